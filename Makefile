@@ -1,0 +1,40 @@
+# The commands of this project. Each does its own set-up: a fresh machine needs Python 3.11+, make and git.
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: help up down status demo test check lock
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(READY) ## start everything; prints where the API, its docs and the Temporal UI are
+	@$(PY) -m tools up --detach
+
+down: $(READY) ## stop everything; the data stays in .holdfast
+	@$(PY) -m tools down
+
+status: $(READY) ## show what is running
+	@$(PY) -m tools status
+
+demo: $(READY) ## play a whole escrow against the running stack
+	@$(PY) -m tools demo
+
+test: check ## run every check and every test
+	$(PY) -m pytest $(ARGS)
+
+check: $(READY) ## run the static checks alone
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy .
+	.venv/bin/lint-imports
+
+lock: $(READY) ## lock the dependencies again (ARGS=--upgrade takes newer versions)
+	$(LOCK) -o requirements/runtime.txt pyproject.toml
+	$(LOCK) --group local --group dev -o requirements/dev.txt pyproject.toml
+	$(LOCK) -o requirements/uv.txt requirements/uv.in
+
+LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS)
+
+$(READY): requirements/dev.txt requirements/uv.txt tools/setup.sh
+	@tools/setup.sh

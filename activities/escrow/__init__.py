@@ -1,0 +1,1 @@
+"""Steps of an escrow and the messages that ask for them."""

@@ -1,0 +1,207 @@
+"""Messages of the escrow workflow, and their translation from and to the rules."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from activities.messages import Message, MinorUnits, OriginMessage
+from domain import escrow as rules
+from domain.money import Asset
+
+
+class PartyMessage(Message):
+    """A user in a role."""
+
+    user_id: str
+    address: str | None = None
+
+
+class MilestoneTermsMessage(Message):
+    """A deliverable and its price."""
+
+    title: str
+    amount_minor: MinorUnits
+
+
+class TermsMessage(Message):
+    """What the parties agreed on; milestones have no ids before they are recorded."""
+
+    asset: str
+    buyer: PartyMessage
+    seller: PartyMessage
+    arbiter: PartyMessage | None = None
+    milestones: tuple[MilestoneTermsMessage, ...]
+    policy_roles: tuple[rules.Role, ...] = (rules.Role.BUYER,)
+    policy_required: int = 1
+    buyer_fee_basis_points: int = 0
+    seller_fee_basis_points: int = 0
+    funding_deadline: datetime | None = None
+    inspection_period_seconds: int | None = None
+    expires_at: datetime | None = None
+    reference: str | None = None
+    description: str | None = None
+
+    def content_hash(self) -> bytes:
+        """SHA-256 of the terms: the same reference with the same hash is the same escrow.
+
+        Defaults are left out, so that a field added later does not change the hashes of older terms.
+        """
+        return sha256(self.model_dump_json(exclude_defaults=True).encode()).digest()
+
+    def to_terms(self, asset: Asset, milestone_ids: tuple[UUID, ...]) -> rules.Terms:
+        """The rules' view of it, with the ids that its milestones were given."""
+        return rules.Terms(
+            asset=asset,
+            buyer=_party(self.buyer),
+            seller=_party(self.seller),
+            arbiter=None if self.arbiter is None else _party(self.arbiter),
+            milestones=tuple(
+                rules.MilestoneTerms(milestone_id, milestone.title, milestone.amount_minor)
+                for milestone_id, milestone in zip(milestone_ids, self.milestones, strict=True)
+            ),
+            policy=rules.ApprovalPolicy(self.policy_roles, self.policy_required),
+            buyer_fee_basis_points=self.buyer_fee_basis_points,
+            seller_fee_basis_points=self.seller_fee_basis_points,
+            funding_deadline=self.funding_deadline,
+            inspection_period_seconds=self.inspection_period_seconds,
+            expires_at=self.expires_at,
+            reference=self.reference,
+            description=self.description,
+        )
+
+
+class OpenEscrow(Message):
+    """Start of an ``EscrowWorkflow``. Without ``terms`` the escrow is already recorded and its workflow resumes."""
+
+    tenant_id: UUID
+    escrow_id: UUID
+    terms: TermsMessage | None = None
+    origin: OriginMessage = OriginMessage()
+
+
+class RecordOpening(Message):
+    """Input of the step that records a new escrow, or loads one that is recorded."""
+
+    opening: OpenEscrow
+    at: datetime
+
+
+class FundMessage(Message):
+    """See ``domain.escrow.Fund``."""
+
+    kind: Literal["fund"] = "fund"
+    positions: tuple[int, ...] | None = None
+
+
+class ApproveMessage(Message):
+    """See ``domain.escrow.Approve``."""
+
+    kind: Literal["approve"] = "approve"
+    positions: tuple[int, ...] | None = None
+
+
+class ReleaseMessage(Message):
+    """See ``domain.escrow.Release``."""
+
+    kind: Literal["release"] = "release"
+    positions: tuple[int, ...] | None = None
+    amount_minor: MinorUnits | None = None
+
+
+class RefundMessage(Message):
+    """See ``domain.escrow.Refund``."""
+
+    kind: Literal["refund"] = "refund"
+    positions: tuple[int, ...] | None = None
+    amount_minor: MinorUnits | None = None
+
+
+class DisputeMessage(Message):
+    """See ``domain.escrow.Dispute``."""
+
+    kind: Literal["dispute"] = "dispute"
+    reason: str
+    positions: tuple[int, ...] | None = None
+
+
+class ResolveMessage(Message):
+    """See ``domain.escrow.Resolve``."""
+
+    kind: Literal["resolve"] = "resolve"
+    to_seller_minor: MinorUnits
+    to_buyer_minor: MinorUnits
+    position: int | None = None
+
+
+class CancelMessage(Message):
+    """See ``domain.escrow.Cancel``."""
+
+    kind: Literal["cancel"] = "cancel"
+
+
+class PassDeadlineMessage(Message):
+    """See ``domain.escrow.PassDeadline``."""
+
+    kind: Literal["pass_deadline"] = "pass_deadline"
+
+
+CommandMessage = (
+    FundMessage | ApproveMessage | ReleaseMessage | RefundMessage | DisputeMessage | ResolveMessage | CancelMessage
+)
+
+
+class EscrowCommand(Message):
+    """One party's command. ``command_id`` is the same for every attempt and names its single effect."""
+
+    command_id: UUID
+    command: Annotated[CommandMessage, Field(discriminator="kind")]
+    origin: OriginMessage
+
+
+class ApplyCommand(Message):
+    """Input of the step that carries a command out. ``step`` names it; ``at`` is the workflow's clock."""
+
+    tenant_id: UUID
+    escrow_id: UUID
+    step: str
+    command: Annotated[CommandMessage | PassDeadlineMessage, Field(discriminator="kind")]
+    origin: OriginMessage
+    at: datetime
+
+
+class EscrowOutcome(Message):
+    """What a command left behind, for the caller."""
+
+    escrow_id: UUID
+    status: rules.Status
+    version: int
+
+
+def to_command(message: CommandMessage | PassDeadlineMessage) -> rules.Command:
+    """The rules' view of a command."""
+    match message:
+        case FundMessage():
+            return rules.Fund(message.positions)
+        case ApproveMessage():
+            return rules.Approve(message.positions)
+        case ReleaseMessage():
+            return rules.Release(message.positions, message.amount_minor)
+        case RefundMessage():
+            return rules.Refund(message.positions, message.amount_minor)
+        case DisputeMessage():
+            return rules.Dispute(message.reason, message.positions)
+        case ResolveMessage():
+            return rules.Resolve(message.to_seller_minor, message.to_buyer_minor, message.position)
+        case CancelMessage():
+            return rules.Cancel()
+        case PassDeadlineMessage():
+            return rules.PassDeadline()
+
+
+def _party(message: PartyMessage) -> rules.Party:
+    return rules.Party(message.user_id, message.address)

@@ -1,0 +1,64 @@
+"""How the three families of error cross Temporal: a refusal final and with its code, absence retried, bugs as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from domain.errors import Refusal, Unavailable
+
+REFUSAL = "Refusal"
+UNAVAILABLE = "Unavailable"
+
+
+def refusal_failure(refusal: Refusal) -> ApplicationError:
+    """The failure that carries a refusal; ``refusal_of`` reads it back."""
+    return ApplicationError(
+        str(refusal),
+        refusal.code,
+        refusal.message,
+        refusal.field,
+        type=REFUSAL,
+        non_retryable=True,
+        category=ApplicationErrorCategory.BENIGN,  # a rule that says no is no incident: not logged, not counted as one
+    )
+
+
+def refusal_of(failure: BaseException | None) -> Refusal | None:
+    """The refusal at the root of a failure, or None when its root is something else."""
+    while failure is not None:
+        if isinstance(failure, ApplicationError) and failure.type == REFUSAL:
+            code, message, field = failure.details
+            return Refusal(code, message, field=field)
+        failure = failure.__cause__
+    return None
+
+
+def unavailable_of(failure: BaseException | None) -> Unavailable | None:
+    """The absence at the root of a failure, or None when its root is something else."""
+    while failure is not None:
+        if isinstance(failure, ApplicationError) and failure.type == UNAVAILABLE:
+            what, message = failure.details
+            return Unavailable(what, message)
+        failure = failure.__cause__
+    return None
+
+
+class FailureInterceptor(Interceptor):
+    """Translates what activities raise, in one place."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """Wrap every activity of the worker."""
+        return _Translate(next)
+
+
+class _Translate(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        try:
+            return await super().execute_activity(input)
+        except Refusal as refusal:
+            raise refusal_failure(refusal) from refusal
+        except Unavailable as absence:
+            raise ApplicationError(str(absence), absence.what, absence.message, type=UNAVAILABLE) from absence

@@ -1,0 +1,1 @@
+"""Steps of the ledger and the messages that ask for them."""

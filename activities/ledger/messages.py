@@ -1,0 +1,50 @@
+"""Messages of deposits, withdrawals and reversals."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from activities.messages import Message, MinorUnits, OriginMessage
+
+
+class TransferKind(StrEnum):
+    """Money from outside, money to outside, or the undoing of either."""
+
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    REVERSAL = "reversal"
+
+
+class TransferRequest(Message):
+    """Start of a ``TransferWorkflow``; ``transfer_id`` names its single effect and becomes the transaction's id.
+
+    A deposit or withdrawal names account, asset and amount; a reversal names the transaction that it takes back.
+    ``effective_at`` is when it counts; without one, when the workflow takes it up.
+    """
+
+    tenant_id: UUID
+    transfer_id: UUID
+    kind: TransferKind
+    account: str | None = None
+    asset: str | None = None
+    amount_minor: MinorUnits = 0
+    reverses_id: UUID | None = None
+    reference: str | None = None
+    description: str | None = None
+    effective_at: datetime | None = None
+    origin: OriginMessage = OriginMessage()
+
+
+class RecordTransfer(Message):
+    """Input of the step; ``at`` is the workflow's clock."""
+
+    request: TransferRequest
+    at: datetime
+
+
+class TransferOutcome(Message):
+    """The transaction that stands for the request: its own, or the one that already carried the same reference."""
+
+    transaction_id: UUID

@@ -1,0 +1,116 @@
+"""The step of a deposit, a withdrawal or a reversal: one posting, one commit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from temporalio import activity
+
+from activities.ledger.messages import RecordTransfer, TransferKind, TransferOutcome, TransferRequest
+from db import ledger
+from db.audit import AuditRecord
+from db.doorbell import Doorbell
+from db.engine import tenant_transaction
+from db.ids import new_id
+from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
+from db.step import step
+from domain import ledger as rules
+from domain.errors import Refusal
+from domain.ids import transfer_workflow_id
+from domain.money import format_minor
+
+_PAST = {TransferKind.DEPOSIT: "deposited", TransferKind.WITHDRAWAL: "withdrawn", TransferKind.REVERSAL: "reversed"}
+
+
+class LedgerActivities:
+    """Steps on the ledger that no escrow asks for."""
+
+    def __init__(self, engine: AsyncEngine, doorbell: Doorbell) -> None:
+        self._engine = engine
+        self._doorbell = doorbell
+
+    @activity.defn(name="ledger.transfer")
+    async def transfer(self, request: RecordTransfer) -> TransferOutcome:
+        """Book the request once and answer its transaction.
+
+        A reference that already names a transaction of the same content answers that one; refuses ``reference_taken``
+        for other content, ``insufficient_funds``, ``asset_unknown``, ``transaction_unknown``, ``already_reversed``
+        and ``effective_in_future``.
+        """
+        wanted = request.request
+        workflow_id = transfer_workflow_id(wanted.transfer_id)
+        async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
+            posting = await _posting(connection, wanted, request.at)
+            standing = await _standing(connection, posting)
+        if standing is not None:
+            return standing
+        async with step(self._engine, self._doorbell, tenant_id=wanted.tenant_id, step_id=workflow_id) as opened:
+            if opened.receipt is None:
+                await ledger.post(opened.connection, wanted.tenant_id, [posting])
+                facts = await _facts(opened.connection, posting)
+                subject = f"account:{_party(posting)}"
+                action = f"ledger.{_PAST[wanted.kind]}"
+                await opened.finish(
+                    result={"transaction_id": str(posting.transaction_id)},
+                    audit=AuditRecord(subject, action, request.at, wanted.origin.to_origin(workflow_id), facts),
+                    events=[OutboxEvent(new_id(), SETTLEMENT_TOPIC, action, subject, posting.effective_at, facts)],
+                )
+        return TransferOutcome(transaction_id=wanted.transfer_id)
+
+
+async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: datetime) -> rules.Posting:
+    effective_at = wanted.effective_at or at
+    if effective_at > at:
+        raise Refusal("effective_in_future", "a transfer counts from now or from the past", field="effective_at")
+    common: dict[str, Any] = {
+        "transaction_id": wanted.transfer_id,
+        "effective_at": effective_at,
+        "reference": wanted.reference,
+        "description": wanted.description,
+    }
+    if wanted.kind is TransferKind.REVERSAL:
+        original = None
+        if wanted.reverses_id is not None:
+            original = await ledger.find_transaction(connection, wanted.reverses_id)
+        if original is None:
+            raise Refusal("transaction_unknown", f"there is no transaction {wanted.reverses_id}")
+        return rules.reverse(original.posting, **common)
+    asset = await ledger.get_asset(connection, wanted.asset or "")
+    book = rules.deposit if wanted.kind is TransferKind.DEPOSIT else rules.withdrawal
+    return book(wanted.account or "", asset.symbol, wanted.amount_minor, **common)
+
+
+async def _standing(connection: AsyncConnection, posting: rules.Posting) -> TransferOutcome | None:
+    """What already stands for this request, by its id or by its reference."""
+    if await ledger.find_transaction(connection, posting.transaction_id) is not None:
+        return TransferOutcome(transaction_id=posting.transaction_id)
+    if posting.reference is None:
+        return None
+    taken = await ledger.find_by_reference(connection, posting.kind, posting.reference)
+    if taken is None:
+        return None
+    if taken.posting.legs != posting.legs or taken.posting.reverses_id != posting.reverses_id:
+        raise Refusal(
+            "reference_taken", f"the reference names transaction {taken.posting.transaction_id}", field="reference"
+        )
+    return TransferOutcome(transaction_id=taken.posting.transaction_id)
+
+
+def _party(posting: rules.Posting) -> str:
+    """The account on the inside of a movement from or to the outside."""
+    return next(leg.account for leg in posting.legs if leg.account != rules.SYSTEM_EXTERNAL)
+
+
+async def _facts(connection: AsyncConnection, posting: rules.Posting) -> dict[str, Any]:
+    leg = next(leg for leg in posting.legs if leg.account != rules.SYSTEM_EXTERNAL)
+    asset = await ledger.get_asset(connection, leg.asset)
+    return {
+        "transaction_id": str(posting.transaction_id),
+        "account": leg.account,
+        "asset": leg.asset,
+        "amount": format_minor(leg.amount_minor, asset.scale),
+        "reference": posting.reference,
+        "reverses_id": None if posting.reverses_id is None else str(posting.reverses_id),
+    }

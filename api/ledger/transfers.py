@@ -1,0 +1,149 @@
+"""What moves money from and to the outside: deposits, withdrawals and reversals, each booked by its own workflow."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.deps import Call, shortened
+from api.idempotency import Answer
+from api.ledger import models
+from db import ledger as db_ledger
+from db.ledger import LedgerTransaction
+from domain.errors import Refusal
+from domain.identity import acting_user
+from domain.ids import transfer_workflow_id
+from domain.ledger import check_account_ref
+from domain.money import format_minor, parse_minor
+from kit.clock import now
+from workflows.escrow import OriginMessage
+from workflows.ledger import TransferKind, TransferRequest
+
+
+class Transfer:
+    """A deposit or a withdrawal: checked here, booked by its workflow."""
+
+    def __init__(self, call: Call, kind: TransferKind, account: str, body: models.TransferInput) -> None:
+        self._call = call
+        self._kind = kind
+        self._account = account
+        self._body = body
+        self._booking: _Booking | None = None
+
+    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer | None:
+        """Check account, asset, amount and time."""
+        call, body = self._call, self._body
+        check_account_ref(self._account, field="ref")
+        asset = await call.services.assets.get(connection, body.asset)
+        amount_minor = parse_minor(body.amount, asset.scale, field="amount")
+        if amount_minor == 0:
+            raise Refusal("amount_invalid", "the amount must be greater than zero", field="amount")
+        actor = self._account if body.actor is None and call.principal.user_id is None else body.actor
+        request = TransferRequest(
+            tenant_id=call.principal.tenant_id,
+            transfer_id=operation_id,
+            kind=self._kind,
+            account=self._account,
+            asset=asset.symbol,
+            amount_minor=amount_minor,
+            reference=body.reference,
+            description=body.description,
+            effective_at=_past(body.effective_at),
+            origin=_origin(call, acting_user(call.principal, actor)),
+        )
+        summary = f"{format_minor(amount_minor, asset.scale)} {asset.symbol} · {self._kind} · {self._account}"
+        self._booking = _Booking(call, request, summary)
+        return None
+
+    async def perform(self) -> None:
+        """Have it booked."""
+        await _begun(self._booking).book()
+
+    async def answer(self, connection: AsyncConnection) -> Answer:
+        """The transaction that stands for it."""
+        return await _begun(self._booking).answer(connection)
+
+
+class Reversal:
+    """The undoing of a deposit or a withdrawal."""
+
+    def __init__(self, call: Call, reverses_id: UUID, body: models.ReversalInput) -> None:
+        self._call = call
+        self._reverses_id = reverses_id
+        self._body = body
+        self._booking: _Booking | None = None
+
+    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer | None:
+        """Check that there is something to reverse."""
+        call, body = self._call, self._body
+        original = await get_transaction(call, connection, self._reverses_id)
+        request = TransferRequest(
+            tenant_id=call.principal.tenant_id,
+            transfer_id=operation_id,
+            kind=TransferKind.REVERSAL,
+            reverses_id=self._reverses_id,
+            description=body.reason,
+            effective_at=_past(body.effective_at),
+            origin=_origin(call, body.actor),
+        )
+        self._booking = _Booking(call, request, f"reversal of a {original.posting.kind}: {body.reason}")
+        return None
+
+    async def perform(self) -> None:
+        """Have it booked."""
+        await _begun(self._booking).book()
+
+    async def answer(self, connection: AsyncConnection) -> Answer:
+        """The reversing transaction."""
+        return await _begun(self._booking).answer(connection)
+
+
+class _Booking:
+    """A request to the ledger and what came of it."""
+
+    def __init__(self, call: Call, request: TransferRequest, summary: str) -> None:
+        self._call = call
+        self._request = request
+        self._summary = shortened(summary)
+        self._transaction_id = request.transfer_id
+
+    async def book(self) -> None:
+        """Have the workflow book it, or find what its reference already names."""
+        workflow_id = transfer_workflow_id(self._request.transfer_id)
+        structlog.contextvars.bind_contextvars(workflow_id=workflow_id)
+        outcome = await self._call.services.transfers.transfer(self._request, summary=self._summary)
+        self._transaction_id = outcome.transaction_id
+
+    async def answer(self, connection: AsyncConnection) -> Answer:
+        """201 for a new transaction, 200 for the one that carried the reference already."""
+        found = await get_transaction(self._call, connection, self._transaction_id)
+        status = 201 if self._transaction_id == self._request.transfer_id else 200
+        body = models.transaction_view(found, await self._call.services.assets.all(connection))
+        return Answer(status, body, {"Location": f"/api/v1/ledger/transactions/{self._transaction_id}"})
+
+
+async def get_transaction(call: Call, connection: AsyncConnection, transaction_id: UUID) -> LedgerTransaction:
+    """The transaction, if the tenant has it and the caller may see it."""
+    found = await db_ledger.find_transaction(connection, transaction_id)
+    user_id = call.principal.user_id
+    if found is None or (user_id is not None and all(leg.account != user_id for leg in found.posting.legs)):
+        raise Refusal("transaction_unknown", "there is no such transaction")
+    return found
+
+
+def _begun(booking: _Booking | None) -> _Booking:
+    assert booking is not None, "prepare() comes first"
+    return booking
+
+
+def _past(effective_at: datetime | None) -> datetime | None:
+    if effective_at is not None and effective_at > now():
+        raise Refusal("effective_in_future", "a transfer counts from now or from the past", field="effective_at")
+    return effective_at
+
+
+def _origin(call: Call, user_id: str | None) -> OriginMessage:
+    return OriginMessage(user_id=user_id, key_id=call.principal.key_id, request_id=call.request_id)

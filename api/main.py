@@ -1,0 +1,105 @@
+"""The API process: its parts, its routes, and its OpenAPI description."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from api import escrow, events, health, identity, ledger, problems
+from api.auth import Keys
+from api.deps import AssetBook, Services
+from api.middleware import HttpMetrics, RequestMiddleware
+from db.engine import Role, close, create_engine
+from domain.errors import Unavailable
+from kit.settings import ApiSettings
+from kit.temporal import connect
+from workflows.client import EscrowClient, TransferClient
+
+VERSION = "0.1.0"
+DESCRIPTION = """
+Escrows that live as long as they need to, on a ledger that balances.
+
+Send an API key with every request, as `X-API-Key` or as `Authorization: Bearer`. Amounts are decimal strings, errors
+are RFC 9457 problems with a stable `code`, lists are read by cursor, and every POST takes an `Idempotency-Key`.
+"""
+TAGS = [
+    {"name": "escrows", "description": "Agreements, and the commands by which they move."},
+    {"name": "ledger", "description": "Accounts, balances at any instant, and transactions that are never changed."},
+    {"name": "events", "description": "The durable feed of what happened."},
+    {"name": "identity", "description": "Tenants and API keys."},
+    {"name": "operations", "description": "Probes and metrics; they need no key."},
+]
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The application. It opens its connections at start-up and serves while Postgres or Temporal is down."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
+        temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
+        keys = Keys(engine)
+        app.state.services = Services(
+            engine=engine,
+            temporal=temporal,
+            keys=keys,
+            assets=AssetBook(),
+            escrows=EscrowClient(temporal, settings.temporal_task_queue),
+            transfers=TransferClient(temporal, settings.temporal_task_queue),
+        )
+        counting = asyncio.create_task(keys.run())
+        try:
+            yield
+        finally:
+            counting.cancel()
+            with suppress(asyncio.CancelledError):
+                await counting
+            with suppress(Unavailable):
+                await keys.flush()
+            await close(engine)
+
+    app = FastAPI(
+        title="Holdfast",
+        version=VERSION,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        strict_content_type=False,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.registry = registry
+    problems.install(app)
+    for router in (health.routes, *escrow.ROUTERS, *ledger.ROUTERS, events.routes, *identity.ROUTERS):
+        app.include_router(router)
+    app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The description, with the schema of problems that the routes refer to."""
+    if app.openapi_schema is None:
+        described = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        schemas = described.setdefault("components", {}).setdefault("schemas", {})
+        for schema in (problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}"),):
+            schemas.update(schema.pop("$defs", {}))
+            schemas["Problem"] = schema
+        app.openapi_schema = described
+    return app.openapi_schema

@@ -1,0 +1,215 @@
+"""Errors as RFC 9457 problems. The only place that knows which HTTP status a refusal becomes."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from domain.errors import Refusal, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+_log = structlog.get_logger(__name__)
+
+#: Refusals that are about the input itself need no entry: 422 is what a code that is not listed becomes.
+_STATUS: dict[int, frozenset[str]] = {
+    401: frozenset({"key_missing", "key_invalid", "key_expired", "key_revoked"}),
+    403: frozenset(
+        {
+            "scope_missing",
+            "scope_too_wide",
+            "actor_not_allowed",
+            "service_key_required",
+            "not_a_party",
+            "role_not_allowed",
+            "account_not_yours",
+        }
+    ),
+    404: frozenset(
+        {
+            "not_found",
+            "escrow_not_found",
+            "transaction_not_found",
+            "account_not_found",
+            "asset_not_found",
+            "key_not_found",
+            "tenant_not_found",
+        }
+    ),
+    405: frozenset({"method_not_allowed"}),
+    409: frozenset(
+        {
+            "idempotency_key_in_flight",
+            "reference_taken",
+            "tenant_name_taken",
+        }
+    ),
+    413: frozenset({"body_too_large"}),
+    415: frozenset({"content_type_unsupported"}),
+    503: frozenset({"unavailable"}),
+}
+_STATUS_OF_CODE = {code: status for status, codes in _STATUS.items() for code in codes}
+
+#: Pydantic's names of what is wrong, where ours say it better. The others are passed on: they are stable, too.
+_FIELD_CODES = {
+    "missing": "required",
+    "extra_forbidden": "unknown_field",
+    "string_too_short": "too_short",
+    "string_too_long": "too_long",
+    "too_short": "too_few",
+    "too_long": "too_many",
+    "string_pattern_mismatch": "not_allowed_characters",
+    "value_error": "invalid",
+}
+
+_FRAMEWORK_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "content_type_unsupported",
+}
+
+
+class FieldError(BaseModel):
+    """What is wrong with one input."""
+
+    field: str = Field(description="Dotted path of the input at fault", examples=["milestones.0.amount"])
+    code: str = Field(description="Stable and machine-readable", examples=["amount_too_fine"])
+    message: str
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 describes it. Branch on `code`, never on the texts."""
+
+    type: str = Field(description="A stable URI that names the kind of problem")
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="The path of the request")
+    code: str = Field(description="Stable and machine-readable")
+    request_id: str | None = Field(default=None, description="Quote it when you ask about this answer")
+    errors: list[FieldError] | None = Field(default=None, description="The inputs at fault, where there are any")
+
+
+def status_of(code: str) -> int:
+    """The HTTP status that a refusal's code becomes."""
+    return _STATUS_OF_CODE.get(code, 422)
+
+
+def documented(*statuses: int, existing: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route that can answer with these problems, beside those that any route can.
+
+    ``existing`` is what a creating route answers with 200 when the thing is there already.
+    """
+    answers: dict[int | str, dict[str, Any]] = {}
+    if existing is not None:
+        answers[200] = {"model": existing, "description": "The reference named this already; nothing was created"}
+    return answers | {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({401, 403, 422, 503, *statuses})
+    }
+
+
+def problem_response(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[FieldError] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The problem as an answer, with the headers that its status asks for."""
+    headers = dict(headers or {})
+    if status == 401:
+        headers.setdefault("WWW-Authenticate", 'Bearer realm="holdfast", ApiKey header="X-API-Key"')
+    if status == 503:
+        headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    problem = Problem(
+        type=f"urn:holdfast:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        code=code,
+        request_id=request.scope.get("state", {}).get("request_id"),
+        errors=errors,
+    )
+    return Response(problem.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
+
+
+def refusal_response(request: Request, refusal: Refusal) -> Response:
+    """A refusal as an answer; it names the input at fault, where there is one."""
+    errors = None
+    if refusal.field is not None:
+        errors = [FieldError(field=refusal.field, code=refusal.code, message=refusal.message)]
+    return problem_response(request, status_of(refusal.code), refusal.code, refusal.message, errors=errors)
+
+
+def unavailable_response(request: Request, error: Unavailable) -> Response:
+    """Something that we need does not answer. What it said stays in the log: it may name hosts."""
+    _log.warning("unavailable", what=error.what, reason=error.message)
+    detail = f"{error.what} does not answer at the moment; the same request may be sent again"
+    return problem_response(request, 503, "unavailable", detail)
+
+
+def fault_response(request: Request) -> Response:
+    """A bug of ours, without its internals."""
+    return problem_response(request, 500, "internal_error", "the request failed; it was logged under its request id")
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of a route leave as a problem. Bugs are caught further out, by the middleware."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        return refusal_response(request, error)
+
+    async def unavailable(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Unavailable)
+        return unavailable_response(request, error)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = _field_errors(error)
+        detail = "; ".join(f"{fault.field}: {fault.message}" for fault in errors[:3])
+        return problem_response(request, 422, "input_invalid", detail, errors=errors)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = _FRAMEWORK_CODES.get(error.status_code, "request_invalid")
+        headers = dict(error.headers or {})
+        return problem_response(request, error.status_code, code, str(error.detail), headers=headers)
+
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(Unavailable, unavailable)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)
+
+
+def _field_errors(error: RequestValidationError) -> list[FieldError]:
+    """One entry an input. A union names each alternative that failed; the first says enough."""
+    found: dict[str, FieldError] = {}
+    for fault in error.errors():
+        field = _dotted(fault["loc"])
+        code = str(fault["type"])
+        found.setdefault(
+            field, FieldError(field=field, code=_FIELD_CODES.get(code, code), message=str(fault["msg"])[:300])
+        )
+    return list(found.values())
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """``("body", "milestones", 0, "amount")`` as ``milestones.0.amount``; a whole body is ``body``."""
+    return ".".join(str(part) for part in location[1:]) or str(location[0])

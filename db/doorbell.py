@@ -1,0 +1,47 @@
+"""Waking the relay: after a commit, never inside it, and many rings make one notification."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db.engine import transaction
+from db.outbox import WAKE_CHANNEL
+from domain.errors import Unavailable
+
+_log = logging.getLogger(__name__)
+
+
+class Doorbell:
+    """Sends NOTIFY on the outbox channel. A lost ring costs time, not events: the relay polls behind it.
+
+    NOTIFY inside a posting transaction would serialise commits, so it has a short transaction of its own.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._pending = False
+        self._task: asyncio.Task[None] | None = None
+
+    def ring(self) -> None:
+        """Ask for a notification soon; returns at once."""
+        self._pending = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._send())
+
+    async def close(self) -> None:
+        """Wait for a notification on its way."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _send(self) -> None:
+        while self._pending:
+            self._pending = False
+            try:
+                async with transaction(self._engine) as connection:
+                    await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": WAKE_CHANNEL})
+            except Unavailable as error:
+                _log.warning("the relay was not woken and will find the events by polling: %s", error)

@@ -1,0 +1,129 @@
+"""Connections: one engine per role and process, a transaction per tenant step, faults sorted into families."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from domain.errors import Refusal, Unavailable
+
+CONNECT_TIMEOUT_SECONDS = 5
+STATEMENT_TIMEOUT_MS = 10_000
+LOCK_TIMEOUT_MS = 5_000
+IDLE_TRANSACTION_TIMEOUT_MS = 30_000
+POOL_WAIT_SECONDS = 5
+
+#: SQLSTATE classes that say "not now": connection, resources, operator intervention, serialization and deadlocks.
+_TRANSIENT_CLASSES = ("08", "53", "57", "40")
+_LOCK_NOT_AVAILABLE = "55P03"
+#: Constraints that state a rule: what breaks one is refused, not a bug. The rules in ``domain`` say no first; these
+#: are what the database itself holds, whoever writes.
+_RULES = {
+    "accounts_overdraft_check": ("insufficient_funds", "the account has less available than this takes"),
+    "accounts_held_check": ("hold_exhausted", "the account has less on hold than this takes"),
+    "holds_remaining_check": ("hold_exhausted", "the hold has less left than this takes"),
+    "ledger_transactions_tenant_id_kind_reference_key": ("reference_taken", "the reference names another transaction"),
+    "ledger_transactions_tenant_id_reverses_id_key": ("already_reversed", "the transaction was reversed before"),
+    "escrows_tenant_id_reference_key": ("reference_taken", "the reference names another escrow"),
+}
+
+
+class Role(StrEnum):
+    """The database roles. ``OWNER`` migrates; ``APP`` lives under row-level security; ``ENGINE`` sees every tenant."""
+
+    OWNER = "holdfast_owner"
+    APP = "holdfast_app"
+    ENGINE = "holdfast_engine"
+
+
+def driver_url(database_url: str, driver: str) -> URL:
+    """``postgresql://…`` for one driver; libpq's ``sslmode`` becomes asyncpg's ``ssl``."""
+    url = make_url(database_url).set(drivername=f"postgresql+{driver}")
+    if driver == "asyncpg" and "sslmode" in url.query:
+        url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
+    return url
+
+
+def create_engine(database_url: str, role: Role, *, pool_size: int = 10) -> AsyncEngine:
+    """An engine whose every connection acts as ``role``.
+
+    The role is a start-up parameter, so it is also what ``RESET ROLE`` returns to. Every wait has a limit.
+    """
+    return create_async_engine(
+        driver_url(database_url, "asyncpg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_SECONDS,
+            "server_settings": {
+                "role": role.value,
+                "timezone": "UTC",
+                "application_name": role.value,
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "lock_timeout": str(LOCK_TIMEOUT_MS),
+                "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_TIMEOUT_MS),
+            },
+        },
+    )
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raise ``Unavailable`` for a database that does not answer and ``Refusal`` for a rule that it holds.
+
+    A database's absence arrives in several classes, among them a bare ``ConnectionRefusedError``; it is told by
+    ``OSError``, the invalidated flag or SQLSTATE, never by exception class.
+    """
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise Unavailable("postgres", "no connection became free in time") from error
+    except OSError as error:
+        raise Unavailable("postgres", str(error) or type(error).__name__) from error
+    except DBAPIError as error:
+        sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
+        if error.connection_invalidated or sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate == _LOCK_NOT_AVAILABLE:
+            raise Unavailable("postgres", str(error.orig)) from error
+        rule = _RULES.get(constraint_of(error) or "")
+        if rule is not None:
+            raise Refusal(*rule) from error
+        raise
+
+
+def constraint_of(error: DBAPIError) -> str | None:
+    """The name of the constraint that a statement violated, where it did."""
+    cause: Any = getattr(error.orig, "__cause__", None)
+    name = getattr(cause, "constraint_name", None)
+    return name if isinstance(name, str) else None
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """One transaction without a tenant: for ``ENGINE``, and for functions that work before a tenant is known."""
+    with translate_errors():
+        async with engine.begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def tenant_transaction(engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
+    """One transaction that sees and writes the rows of one tenant."""
+    async with transaction(engine) as connection:
+        await connection.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": str(tenant_id)})
+        yield connection
+
+
+async def close(*engines: AsyncEngine) -> None:
+    """Give every pooled connection back to the server."""
+    for engine in engines:
+        await engine.dispose()

@@ -1,0 +1,31 @@
+"""The ledger's memory: its tables, the one posting path, and how it is read."""
+
+from db.ledger.posting import post
+from db.ledger.queries import (
+    AccountBalance,
+    LedgerTransaction,
+    TransactionFilter,
+    balances,
+    find_asset,
+    find_by_reference,
+    find_transaction,
+    get_asset,
+    list_assets,
+    list_transactions,
+    trial_balance,
+)
+
+__all__ = [
+    "AccountBalance",
+    "LedgerTransaction",
+    "TransactionFilter",
+    "balances",
+    "find_asset",
+    "find_by_reference",
+    "find_transaction",
+    "get_asset",
+    "list_assets",
+    "list_transactions",
+    "post",
+    "trial_balance",
+]

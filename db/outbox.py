@@ -1,0 +1,126 @@
+"""The transactional outbox and the durable feed read from it.
+
+An event is a row in the commit of what it tells. One relay at a time gives committed rows their ``position``; readers
+page by position, so that a transaction that commits late appears behind the reader's cursor, never before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Column, Identity, Index, PrimaryKeyConstraint, Table, Text, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from db.columns import METADATA, instant, recorded_at, tenant_id
+
+SETTLEMENT_TOPIC = "settlement.events.v1"
+TOPICS = (SETTLEMENT_TOPIC,)
+
+#: The channel on which a commit wakes the relay.
+WAKE_CHANNEL = "holdfast_outbox"
+_RELAY_LOCK = 0x486F6C64_00000001
+
+outbox = Table(
+    "outbox",
+    METADATA,
+    tenant_id(),
+    Column("event_id", PgUUID(as_uuid=True), nullable=False, comment="stable; consumers drop repeats by it"),
+    Column("outbox_id", BigInteger, Identity(always=True), nullable=False, comment="order of writing"),
+    Column("topic", Text, nullable=False),
+    Column("type", Text, nullable=False, comment="what happened, past tense"),
+    Column("subject", Text, nullable=False, comment="what it happened to; order is kept per subject"),
+    Column("data", JSONB, nullable=False),
+    instant("occurred_at"),
+    recorded_at(),
+    Column("position", BigInteger, comment="order in the feed; null until the relay saw the commit"),
+    PrimaryKeyConstraint("tenant_id", "event_id"),
+    UniqueConstraint("outbox_id"),
+    UniqueConstraint("position"),
+    Index("outbox_unnumbered_idx", "outbox_id", postgresql_where=text("position IS NULL")),
+    Index(None, "tenant_id", "topic", "position"),
+    Index(None, "tenant_id", "position"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEvent:
+    """An event, ready to be written."""
+
+    event_id: UUID
+    topic: str
+    type: str
+    subject: str
+    occurred_at: datetime
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEvent:
+    """An event, as a reader of the feed gets it."""
+
+    event_id: UUID
+    position: int
+    topic: str
+    type: str
+    subject: str
+    occurred_at: datetime
+    recorded_at: datetime
+    data: dict[str, Any]
+
+
+async def feed(connection: AsyncConnection, *, topic: str | None, after: int, limit: int) -> list[FeedEvent]:
+    """Up to ``limit`` events of the transaction's tenant behind position ``after``, in order."""
+    condition = "AND topic = :topic" if topic is not None else ""
+    rows = await connection.execute(
+        text(
+            "SELECT event_id, position, topic, type, subject, occurred_at, recorded_at, data FROM outbox"
+            f" WHERE position > :after {condition} ORDER BY position LIMIT :limit"
+        ),
+        {"after": after, "limit": limit} | ({"topic": topic} if topic is not None else {}),
+    )
+    return [FeedEvent(**row) for row in rows.mappings()]
+
+
+async def number_committed(connection: AsyncConnection, *, limit: int) -> int:
+    """Give up to ``limit`` committed events their positions and return how many; 0 when another relay is at it.
+
+    Takes a transaction-scoped advisory lock: positions are handed out by one transaction at a time, so that a reader
+    that saw position n has been able to see every position below n.
+    """
+    if not await connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _RELAY_LOCK}):
+        return 0
+    done = await connection.execute(
+        text(
+            """
+            WITH last AS (SELECT coalesce(max(position), 0) AS position FROM outbox WHERE position IS NOT NULL),
+            unnumbered AS (
+                SELECT outbox_id, row_number() OVER (ORDER BY outbox_id) AS step FROM (
+                    SELECT outbox_id FROM outbox WHERE position IS NULL ORDER BY outbox_id LIMIT :limit
+                ) AS committed
+            )
+            UPDATE outbox SET position = last.position + unnumbered.step
+            FROM last, unnumbered WHERE outbox.outbox_id = unnumbered.outbox_id
+            """
+        ),
+        {"limit": limit},
+    )
+    return int(getattr(done, "rowcount", 0))
+
+
+async def lag(connection: AsyncConnection) -> tuple[int, float]:
+    """How many committed events wait for a position, and the age of the oldest in seconds."""
+    row = (
+        await connection.execute(
+            text(
+                "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(recorded_at)), 0)"
+                " FROM outbox WHERE position IS NULL"
+            )
+        )
+    ).one()
+    return int(row[0]), float(row[1])

@@ -1,0 +1,70 @@
+"""Settings, read from the environment once at start-up. Only ``worker.py``, ``api/`` and ``tools/`` read them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TypeVar
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+EXIT_CONFIGURATION = 2
+
+
+class ServerSettings(BaseSettings):
+    """What every process of ours needs. Neither server has a default: there is no silent fallback."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host:port/database")
+    temporal_address: str = Field(description="The Temporal frontend, as host:port")
+    temporal_namespace: str = "default"
+    temporal_task_queue: str = "holdfast"
+    database_pool_size: int = Field(default=20, ge=1, le=200)
+    log_format: str = Field(default="json", pattern="^(json|console)$")
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_only(cls, value: str) -> str:
+        if not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must be a postgresql:// URL; no other database is supported")
+        return value
+
+    @field_validator("temporal_address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError("must be host:port")
+        return value
+
+
+class ApiSettings(ServerSettings):
+    """The API process."""
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8080, ge=0, le=65535, description="0 takes any free port and logs it")
+
+
+class WorkerSettings(ServerSettings):
+    """The worker process."""
+
+    holdfast_build_id: str | None = Field(default=None, description="defaults to a hash of the source workers run")
+    worker_health_host: str = "127.0.0.1"
+    worker_health_port: int = Field(default=0, ge=0, le=65535, description="0 serves no health endpoint")
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def load(settings: type[SettingsT]) -> SettingsT:
+    """The settings from the environment; exits with status 2 and one line per variable at fault."""
+    try:
+        return settings()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "_".join(str(part) for part in fault["loc"]).upper()
+            reason = "is not set" if fault["type"] == "missing" else fault["msg"]
+            print(f"configuration: {name} {reason}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_CONFIGURATION) from None

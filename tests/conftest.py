@@ -1,0 +1,124 @@
+"""One real PostgreSQL and one real Temporal server for the whole run, one worker in this process, a tenant per test.
+
+Tests stand apart by tenant: row-level security is what separates customers, and so it separates tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.relay import Relay
+from db import migrate
+from db.engine import Role, create_engine, transaction
+from db.identity import create_tenant
+from db.ids import new_id
+from kit.temporal import DEPLOYMENT_NAME, connect
+from tests.desk import TASK_QUEUE, Desk
+from tools.deployment import Build, make_current
+from tools.local.postgres import EmbeddedPostgres
+from tools.local.registration import register_search_attributes
+from tools.local.temporal import TemporalDevServer
+from worker import create_worker
+from workflows.search import SEARCH_ATTRIBUTES
+
+TEST_BUILD = "test"
+_EXIT_STATUS = pytest.StashKey[int]()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A server with an empty database that only its superuser has touched."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres: EmbeddedPostgres) -> str:
+    """The migrated database."""
+    migrate.upgrade(postgres.url)
+    return postgres.url
+
+
+@pytest.fixture(scope="session")
+def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalDevServer]:
+    """A Temporal server over a file, as ``make up`` runs it."""
+    folder = tmp_path_factory.mktemp("temporal")
+    with TemporalDevServer(folder / "temporal.db", folder / "temporal.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def tenants_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """Connections of the role that lives under row-level security."""
+    engine = create_engine(database_url, Role.APP, pool_size=40)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """Connections of the role that sees every tenant."""
+    engine = create_engine(database_url, Role.ENGINE, pool_size=4)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+async def temporal(temporal_server: TemporalDevServer) -> Client:
+    """A client of a server that knows our search attributes."""
+    client = await connect(temporal_server.address)
+    await register_search_attributes(client, SEARCH_ATTRIBUTES)
+    return client
+
+
+@pytest.fixture(scope="session")
+async def worker(
+    temporal: Client, tenants_engine: AsyncEngine, engine: AsyncEngine, database_url: str
+) -> AsyncIterator[Worker]:
+    """A versioned worker whose build is current, with the relay beside it."""
+    build = Build(DEPLOYMENT_NAME, TEST_BUILD)
+    running = create_worker(temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine)
+    relay = asyncio.create_task(Relay(engine, database_url).run())
+    async with running:
+        await make_current(temporal, build)
+        yield running
+    relay.cancel()
+    await asyncio.gather(relay, return_exceptions=True)
+
+
+@pytest.fixture
+async def tenant(tenants_engine: AsyncEngine) -> UUID:
+    """A tenant of its own for the test."""
+    made = new_id()
+    async with transaction(tenants_engine) as connection:
+        assert await create_tenant(connection, new_tenant=made, name=f"test-{made}")
+    return made
+
+
+@pytest.fixture
+def desk(temporal: Client, worker: Worker, tenants_engine: AsyncEngine, tenant: UUID) -> Desk:
+    """The tenant's desk: escrows and money, through real workflows."""
+    return Desk(tenant, temporal, tenants_engine)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how the run ended, for ``pytest_unconfigure``."""
+    session.config.stash[_EXIT_STATUS] = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave without the interpreter's own exit: a process that opened a Temporal client can crash there."""
+    status = config.stash.get(_EXIT_STATUS, None)
+    if status is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -1,0 +1,42 @@
+"""The tables of codes are complete, and nothing in them is dead."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import domain
+from domain import escrow, identity, ledger, money
+
+ROOM = Path(domain.__path__[0])
+CONTEXTS = {
+    "escrow": (sorted((ROOM / "escrow").glob("*.py")), escrow.CODES),
+    "ledger": ([ROOM / "ledger.py"], ledger.CODES),
+    "identity": ([ROOM / "identity.py"], identity.CODES),
+    "money": ([ROOM / "money.py"], money.CODES),
+}
+
+
+@pytest.mark.parametrize(("files", "codes"), CONTEXTS.values(), ids=CONTEXTS)
+def test_every_code_is_documented_and_used(files: list[Path], codes: dict[str, str]) -> None:
+    raised: set[str] = set()
+    written: list[str] = []
+    for file in files:
+        if file.name == "codes.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(func=ast.Name(id="Refusal"), args=[ast.Constant(value=str(code)), *_]):
+                    raised.add(code)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and not is_key(node, file):
+                written.append(node.value)
+    assert raised <= codes.keys()
+    assert codes.keys() <= set(written)
+
+
+def is_key(node: ast.Constant, file: Path) -> bool:
+    """Whether a string stands in the table itself, where it does not count as used."""
+    line = file.read_text().splitlines()[node.lineno - 1]
+    return line.lstrip().startswith(f'"{node.value!s}": ')

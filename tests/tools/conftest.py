@@ -1,0 +1,24 @@
+"""Servers that the tools' tests share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+
+from kit.temporal import connect
+from tools.local.temporal import TemporalDevServer
+
+
+@pytest.fixture(scope="session")
+def dev_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalDevServer]:
+    """A Temporal server in memory, without a UI."""
+    with TemporalDevServer(None, tmp_path_factory.mktemp("temporal") / "temporal.log", ui_port=None) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def temporal_client(dev_server: TemporalDevServer) -> AsyncIterator[Client]:
+    yield await connect(dev_server.address)

@@ -1,0 +1,1 @@
+"""The roof: the local stack and the command line (`python -m tools`)."""

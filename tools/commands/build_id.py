@@ -1,0 +1,17 @@
+"""`build-id`: print the build id of this source."""
+
+from __future__ import annotations
+
+import argparse
+
+from kit.build import build_id
+from tools.commands.console import say
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """It takes none."""
+
+
+def run(_: argparse.Namespace) -> int:
+    say(build_id())
+    return 0

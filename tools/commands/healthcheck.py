@@ -1,0 +1,15 @@
+"""`healthcheck URL`: for container health checks, which have no curl."""
+
+from __future__ import annotations
+
+import argparse
+
+from tools.local.http import http_ok
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url")
+
+
+def run(options: argparse.Namespace) -> int:
+    return 0 if http_ok(options.url, timeout_seconds=5.0) else 1

@@ -1,0 +1,29 @@
+"""`register`: tell the Temporal server our search attributes and schedules."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from tools.commands.console import say
+from tools.local.registration import reconcile_schedules, register_search_attributes
+from tools.settings import TemporalSettings, load
+from tools.temporal import connect
+from tools.wiring import SCHEDULES, SEARCH_ATTRIBUTES
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """It takes none."""
+
+
+def run(_: argparse.Namespace) -> int:
+    asyncio.run(_register(load(TemporalSettings)))
+    return 0
+
+
+async def _register(settings: TemporalSettings) -> None:
+    client = await connect(settings)
+    added = await register_search_attributes(client, SEARCH_ATTRIBUTES)
+    say(f"search attributes: {', '.join(added) or 'nothing'} added")
+    done = await reconcile_schedules(client, SCHEDULES)
+    say(f"schedules: {len(done.created)} created, {len(done.updated)} updated, {len(done.deleted)} deleted")

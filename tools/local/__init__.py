@@ -1,0 +1,1 @@
+"""The servers that a laptop or a test run needs, and the supervisor that keeps them up."""

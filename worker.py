@@ -1,0 +1,155 @@
+"""The worker process: Temporal's work on one side, the relay of events on the other. The composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Generator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import uvicorn
+import uvloop
+from prometheus_client import make_asgi_app
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
+
+from activities.escrow.steps import EscrowActivities
+from activities.failures import FailureInterceptor
+from activities.ledger.steps import LedgerActivities
+from activities.relay import Relay
+from activities.retention import RetentionActivities
+from db.doorbell import Doorbell
+from db.engine import Role, create_engine, transaction
+from db.migrate import SchemaMismatch, verify_schema
+from domain.errors import Unavailable
+from kit.build import build_id
+from kit.logs import configure_logging
+from kit.settings import WorkerSettings, load
+from kit.temporal import DEPLOYMENT_NAME, connect
+from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
+
+GRACE = timedelta(seconds=10)
+EXIT_UNAVAILABLE = 3
+
+_log = logging.getLogger("worker")
+
+
+def create_worker(client: Client, task_queue: str, build: str, *, tenants: AsyncEngine, engine: AsyncEngine) -> Worker:
+    """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant."""
+    doorbell = Doorbell(tenants)
+    escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
+    retention = RetentionActivities(engine)
+    activities: list[Any] = [escrow.open, escrow.apply, ledger.transfer, retention.delete_idempotency_keys]
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=list(WORKFLOWS),
+        activities=activities,
+        workflow_runner=workflow_runner(),
+        workflow_failure_exception_types=list(FAILURE_TYPES),
+        interceptors=[FailureInterceptor()],
+        deployment_config=WorkerDeploymentConfig(
+            version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT_NAME, build_id=build),
+            use_worker_versioning=True,
+            default_versioning_behavior=VersioningBehavior.PINNED,
+        ),
+        max_concurrent_workflow_tasks=40,
+        max_concurrent_local_activities=40,
+        max_concurrent_activities=20,
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=10, maximum=40),
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+        graceful_shutdown_timeout=GRACE,
+    )
+
+
+async def run(settings: WorkerSettings) -> None:
+    """Work until SIGTERM or SIGINT, then finish what is under way."""
+    build = settings.holdfast_build_id or build_id()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tenants = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
+    engine = create_engine(settings.database_url, Role.ENGINE, pool_size=4)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(tenants.dispose)
+        stack.push_async_callback(engine.dispose)
+        try:
+            client = await _reach(settings, tenants)
+        except (Unavailable, SchemaMismatch) as error:
+            print(f"worker: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(EXIT_UNAVAILABLE) from None
+        worker = create_worker(client, settings.temporal_task_queue, build, tenants=tenants, engine=engine)
+        relay = asyncio.create_task(Relay(engine, settings.database_url).run(), name="relay")
+        tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
+        if settings.worker_health_port:
+            tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
+        _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await tasks[1]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+
+async def _until(worker: Worker, stop: asyncio.Event) -> None:
+    async with worker:
+        await stop.wait()
+
+
+async def _serve_health(settings: WorkerSettings, worker: Worker, relay: asyncio.Task[None]) -> None:
+    """``/healthz`` is 200 while both halves of the process run; ``/metrics`` is Prometheus text."""
+
+    async def healthz(_: Request) -> JSONResponse:
+        down = [name for name, up in (("worker", worker.is_running), ("relay", not relay.done())) if not up]
+        return JSONResponse({"status": "down" if down else "ok", "down": down}, status_code=503 if down else 200)
+
+    app = Starlette(routes=[Route("/healthz", healthz), Mount("/metrics", make_asgi_app())])
+    server = _HealthServer(
+        uvicorn.Config(
+            app, host=settings.worker_health_host, port=settings.worker_health_port, log_config=None, access_log=False
+        )
+    )
+    await server.serve()
+
+
+class _HealthServer(uvicorn.Server):
+    """A server that leaves the process's signals to the worker."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def _reach(settings: WorkerSettings, tenants: AsyncEngine) -> Client:
+    """A connected client, after the database answered too; raises ``Unavailable`` or ``SchemaMismatch``."""
+    async with transaction(tenants) as connection:
+        await verify_schema(connection)
+    try:
+        return await connect(settings.temporal_address, settings.temporal_namespace)
+    except RuntimeError as error:
+        raise Unavailable(f"TEMPORAL_ADDRESS {settings.temporal_address}", str(error)) from error
+
+
+def main() -> None:
+    """Run the worker; exits with 2 for a setting at fault and 3 when a server cannot be used at start-up."""
+    settings = load(WorkerSettings)
+    configure_logging("worker", level=settings.log_level, fmt=settings.log_format)
+    uvloop.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

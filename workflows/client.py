@@ -1,0 +1,174 @@
+"""How the API reaches workflows: start, update, query; every failure is a ``Refusal`` or ``Unavailable``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
+
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowFailureError,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.failures import refusal_of, unavailable_of
+from domain.errors import Unavailable
+from domain.ids import escrow_workflow_id, transfer_workflow_id
+from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, Waiting
+from workflows.ledger import TransferOutcome, TransferRequest, TransferWorkflow
+from workflows.limits import TASK_TIMEOUT
+from workflows.search import attributes
+
+#: How long a caller of the API waits for an outcome before it is told to ask again.
+ANSWER_LIMIT_SECONDS = 15.0
+QUERY_LIMIT = timedelta(seconds=5)
+
+#: The server's "not now"; anything else that it refuses is a bug of ours.
+_AWAY = {
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.ABORTED,
+    RPCStatusCode.INTERNAL,
+}
+
+
+class EscrowClient:
+    """Opens escrows and carries their commands to their workflows."""
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def open(self, opening: OpenEscrow, *, summary: str, details: str | None = None) -> EscrowOutcome:
+        """Start the escrow's workflow and wait until the escrow is recorded. The same id opens it once."""
+        async with _answered():
+            return await self._client.execute_update_with_start_workflow(
+                EscrowWorkflow.opened,
+                id="opened",
+                start_workflow_operation=self._start(opening, summary=summary, details=details),
+            )
+
+    async def command(self, tenant_id: UUID, escrow_id: UUID, command: EscrowCommand) -> EscrowOutcome:
+        """Have a command judged and carried out. The same ``command_id`` has one effect and one answer.
+
+        A recorded escrow whose workflow is gone (closed and past its retention, or lost) gets a new run, which loads
+        it from Postgres; so the rules always answer.
+        """
+        update: Any = getattr(EscrowWorkflow, command.command.kind)
+        update_id = str(command.command_id)
+        async with _answered():
+            handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
+            try:
+                answer = await handle.execute_update(update, command, id=update_id, result_type=EscrowOutcome)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                resumption = OpenEscrow(tenant_id=tenant_id, escrow_id=escrow_id)
+                answer = await self._client.execute_update_with_start_workflow(
+                    update,
+                    command,
+                    id=update_id,
+                    start_workflow_operation=self._start(resumption, summary="resumed from the database"),
+                    result_type=EscrowOutcome,
+                )
+            return cast(EscrowOutcome, answer)
+
+    async def waiting(self, escrow_id: UUID) -> Waiting | None:
+        """What the escrow's workflow says it waits for; None when there is no workflow to ask."""
+        async with _answered():
+            handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
+            try:
+                return await handle.query(EscrowWorkflow.waiting, rpc_timeout=QUERY_LIMIT)
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    return None
+                raise
+
+    def _start(
+        self, opening: OpenEscrow, *, summary: str, details: str | None = None
+    ) -> WithStartWorkflowOperation[EscrowWorkflow, EscrowOutcome]:
+        terms = opening.terms
+        users = () if terms is None else tuple(p.user_id for p in (terms.buyer, terms.seller, terms.arbiter) if p)
+        return WithStartWorkflowOperation(
+            EscrowWorkflow.run,
+            opening,
+            id=escrow_workflow_id(opening.escrow_id),
+            task_queue=self._task_queue,
+            task_timeout=TASK_TIMEOUT,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            static_summary=summary,
+            static_details=details,
+            search_attributes=attributes(
+                opening.tenant_id,
+                status="created",
+                asset=None if terms is None else terms.asset,
+                reference=None if terms is None else terms.reference,
+                users=users,
+            ),
+        )
+
+
+class TransferClient:
+    """Runs deposits, withdrawals and reversals."""
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def transfer(self, request: TransferRequest, *, summary: str) -> TransferOutcome:
+        """Have a transfer booked and wait for it. The same ``transfer_id`` is booked once."""
+        async with _answered():
+            handle = await self._client.start_workflow(
+                TransferWorkflow.run,
+                request,
+                id=transfer_workflow_id(request.transfer_id),
+                task_queue=self._task_queue,
+                task_timeout=TASK_TIMEOUT,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=summary,
+                search_attributes=attributes(
+                    request.tenant_id,
+                    asset=request.asset,
+                    reference=request.reference,
+                    users=() if request.account is None else (request.account,),
+                ),
+            )
+            return await handle.result()
+
+
+@asynccontextmanager
+async def _answered() -> AsyncIterator[None]:
+    """Bound the wait, and sort what went wrong into the families of error."""
+    try:
+        async with asyncio.timeout(ANSWER_LIMIT_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise Unavailable("temporal", "no outcome in time; it may still come") from error
+    except (WorkflowUpdateFailedError, WorkflowFailureError) as error:
+        refusal = refusal_of(error.cause)
+        if refusal is not None:
+            raise refusal from error
+        raise (unavailable_of(error.cause) or error) from error
+    except (WorkflowUpdateRPCTimeoutOrCancelledError, WorkflowQueryFailedError, WorkflowQueryRejectedError) as error:
+        raise Unavailable("temporal", str(error) or type(error).__name__) from error
+    except RPCError as error:
+        if error.status in _AWAY:
+            raise Unavailable("temporal", error.message) from error
+        raise
+    except (RuntimeError, OSError) as error:
+        # A lazy client that cannot connect raises a bare RuntimeError from the core's bridge.
+        raise Unavailable("temporal", str(error)) from error

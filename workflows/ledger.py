@@ -1,0 +1,36 @@
+"""``TransferWorkflow``: one deposit, withdrawal or reversal, from request to ledger."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.ledger.messages import RecordTransfer, TransferKind, TransferOutcome, TransferRequest
+    from activities.ledger.steps import LedgerActivities
+    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+
+__all__ = ["TransferKind", "TransferOutcome", "TransferRequest", "TransferWorkflow"]
+
+
+@workflow.defn
+class TransferWorkflow:
+    """Books one transfer; a refusal fails the run with the refusal's code."""
+
+    @workflow.run
+    async def run(self, request: TransferRequest) -> TransferOutcome:
+        """The transaction that stands for the request."""
+        try:
+            return await workflow.execute_local_activity_method(
+                LedgerActivities.transfer,
+                RecordTransfer(request=request, at=workflow.now()),
+                start_to_close_timeout=STEP_TIMEOUT,
+                schedule_to_close_timeout=STEP_LIMIT,
+                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
+                retry_policy=STEP_RETRY,
+                summary=f"book the {request.kind}",
+            )
+        except ActivityError as error:
+            if isinstance(error.cause, ApplicationError):
+                raise error.cause from error
+            raise

@@ -1,0 +1,26 @@
+"""How long steps may take and how they are retried; every call site names one of these."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+
+#: A workflow task is given to another worker this long after its worker died.
+TASK_TIMEOUT = timedelta(seconds=3)
+
+#: One attempt of a database step; the database's own statement limit is shorter.
+STEP_TIMEOUT = timedelta(seconds=15)
+
+#: All attempts of a step that somebody waits for. After it the caller is told that the world is unavailable.
+STEP_LIMIT = timedelta(minutes=10)
+
+#: Waits between attempts longer than this become durable timers instead of holding the worker.
+LOCAL_RETRY_THRESHOLD = timedelta(seconds=10)
+
+STEP_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=100),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=20),
+    maximum_attempts=60,
+)

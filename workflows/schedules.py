@@ -1,0 +1,38 @@
+"""Every schedule, declared in one place; start-up makes the server's schedules equal to these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from temporalio.client import (
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+)
+
+from workflows.limits import TASK_TIMEOUT
+from workflows.retention import RetentionWorkflow
+
+
+def schedules(task_queue: str) -> Mapping[str, Schedule]:
+    """The schedules by id, for the workers of ``task_queue``."""
+    return {
+        "holdfast:retention": Schedule(
+            action=ScheduleActionStartWorkflow(
+                RetentionWorkflow.run,
+                id="retention",
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                static_summary="delete expired idempotency keys",
+            ),
+            spec=ScheduleSpec(
+                intervals=[ScheduleIntervalSpec(every=timedelta(hours=1), offset=timedelta(minutes=7))],
+                time_zone_name="UTC",
+            ),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(hours=1)),
+        )
+    }
