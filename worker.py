@@ -44,7 +44,15 @@ EXIT_UNAVAILABLE = 3
 _log = logging.getLogger("worker")
 
 
-def create_worker(client: Client, task_queue: str, build: str, *, tenants: AsyncEngine, engine: AsyncEngine) -> Worker:
+def create_worker(
+    client: Client,
+    task_queue: str,
+    build: str,
+    *,
+    tenants: AsyncEngine,
+    engine: AsyncEngine,
+    deployment: str = DEPLOYMENT_NAME,
+) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant."""
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
@@ -59,7 +67,7 @@ def create_worker(client: Client, task_queue: str, build: str, *, tenants: Async
         workflow_failure_exception_types=list(FAILURE_TYPES),
         interceptors=[FailureInterceptor()],
         deployment_config=WorkerDeploymentConfig(
-            version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT_NAME, build_id=build),
+            version=WorkerDeploymentVersion(deployment_name=deployment, build_id=build),
             use_worker_versioning=True,
             default_versioning_behavior=VersioningBehavior.PINNED,
         ),

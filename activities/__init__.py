@@ -1,0 +1,1 @@
+"""The steps: each one commit or one call outside."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, FailureError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from domain.errors import Refusal, Unavailable
@@ -24,6 +24,15 @@ def refusal_failure(refusal: Refusal) -> ApplicationError:
         non_retryable=True,
         category=ApplicationErrorCategory.BENIGN,  # a rule that says no is no incident: not logged, not counted as one
     )
+
+
+def step_failure(error: FailureError) -> ApplicationError:
+    """The failure that a step ended with, fit to be raised to a caller.
+
+    A local activity's own failure arrives as it is, a normal activity's wrapped in an ``ActivityError``.
+    """
+    found = error if isinstance(error, ApplicationError) else error.cause
+    return found if isinstance(found, ApplicationError) else ApplicationError(str(found or error), type="StepFailed")
 
 
 def refusal_of(failure: BaseException | None) -> Refusal | None:

@@ -1,0 +1,1 @@
+"""The doors: HTTP in, workflows and rows behind."""

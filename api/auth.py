@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
@@ -47,10 +48,14 @@ def presented_key(headers: Headers) -> str:
 
 
 class Keys:
-    """Turns a request's key into its principal. ``run`` writes the counted uses until it is cancelled."""
+    """Turns a request's key into its principal. ``run`` writes the counted uses until it is cancelled.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    ``clock`` is monotonic, in seconds.
+    """
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
+        self._clock = clock
         self._cache: OrderedDict[bytes, tuple[float, ApiKeyRow | None]] = OrderedDict()
         self._uses: Counter[UUID] = Counter()
 
@@ -96,9 +101,9 @@ class Keys:
 
     async def _find(self, key_hash: bytes) -> ApiKeyRow | None:
         known = self._cache.get(key_hash)
-        if known is not None and known[0] > time.monotonic():
+        if known is not None and known[0] > self._clock():
             return known[1]
-        asked_at = time.monotonic()
+        asked_at = self._clock()
         async with transaction(self._engine) as connection:
             row = await db_identity.find_api_key(connection, key_hash)
         self._cache[key_hash] = (asked_at + CACHE_SECONDS, row)

@@ -23,6 +23,7 @@ class JsonRequest(Request):
     """A request whose JSON body is read by ``parse``."""
 
     async def json(self) -> Any:
+        """The body's value; refuses as ``parse`` does."""
         if not hasattr(self, "_json"):
             self._json = parse(await self.body())
         return self._json

@@ -28,7 +28,7 @@ from workflows.client import EscrowClient, TransferClient
 
 _ASSETS_SECONDS = 5.0
 _SUMMARY_CHARACTERS = 60
-_BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 _api_key = APIKeyHeader(name="X-API-Key", scheme_name="apiKey", auto_error=False)
 _bearer = HTTPBearer(scheme_name="bearer", auto_error=False, description="The API key as a bearer token")

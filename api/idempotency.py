@@ -47,14 +47,19 @@ class Answer:
         return StoredResponse(self.status, headers, self.body.model_dump_json().encode())
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at an operation. ``operation_id`` names the effect; ``repeated``: an earlier try under it died."""
+
+    operation_id: UUID
+    repeated: bool = False
+
+
 class Operation(Protocol):
     """What a POST does, in three parts, so that no transaction stays open while a workflow works."""
 
-    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer | None:
-        """Check the request against what is stored; a refusal leaves nothing behind. An answer ends it here.
-
-        ``operation_id`` names the effect; ``repeated`` says that an earlier request under it died.
-        """
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
+        """Check the request against what is stored; a refusal leaves nothing behind. An answer ends it here."""
 
     async def perform(self) -> None:
         """Have it done; the outcome is an effect or a refusal."""
@@ -85,7 +90,7 @@ async def once(call: Call, operation: Operation, *, secret: bool = False) -> Res
 async def _do(call: Call, operation: Operation) -> StoredResponse:
     """The operation without a key: under an id of its own, and nothing is kept."""
     async with call.transaction() as connection:
-        answer = await operation.prepare(connection, new_id(), repeated=False)
+        answer = await operation.prepare(connection, Attempt(new_id()))
     if answer is None:
         await operation.perform()
         async with call.transaction() as connection:
@@ -133,8 +138,8 @@ class _Claim:
             )
             if (known := self._known(begun)) is not None:
                 return known
-            repeated = begun.standing is Standing.TAKEN_OVER
-            answer = await operation.prepare(connection, begun.operation_id, repeated=repeated)
+            attempt = Attempt(begun.operation_id, repeated=begun.standing is Standing.TAKEN_OVER)
+            answer = await operation.prepare(connection, attempt)
             if answer is not None:
                 return await self._keep(connection, begun.operation_id, answer.render())
         try:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from api.auth import SHOWN_CHARACTERS, fresh_key
 from api.deps import Call, caller, poster, router
 from api.fields import Input, Instant, Line, UserId
-from api.idempotency import Answer, Configuration, once
+from api.idempotency import Answer, Attempt, Configuration, once
 from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
 from api.problems import documented
 from db import identity as db_identity
@@ -133,15 +133,15 @@ class _CreateKey(Configuration):
         self._call = call
         self._body = body
 
-    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer:
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer:
         """Everything happens here: it is configuration, and no workflow is behind it."""
         body = self._body
         tenant = self._call.principal.tenant_id
         created = await _store_key(
-            connection, tenant, operation_id, body.name, body.scopes, body.user_id, body.expires_at
+            connection, tenant, attempt.operation_id, body.name, body.scopes, body.user_id, body.expires_at
         )
         details: dict[str, object] = {"name": body.name, "scopes": created.scopes, "user_id": body.user_id}
-        await _record(self._call, connection, tenant, f"key:{operation_id}", "key.created", details)
+        await _record(self._call, connection, tenant, f"key:{attempt.operation_id}", "key.created", details)
         return Answer(201, created)
 
 
@@ -152,16 +152,18 @@ class _CreateTenant(Configuration):
         self._call = call
         self._body = body
 
-    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer:
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer:
         """Everything happens here; the transaction visits the new tenant and returns to the caller's."""
         name = self._body.name
-        if not await db_identity.create_tenant(connection, new_tenant=operation_id, name=name):
+        if not await db_identity.create_tenant(connection, new_tenant=attempt.operation_id, name=name):
             raise Refusal("tenant_name_taken", f"there is a tenant {name!r} already", field="name")
-        tenant = await db_identity.find_tenant(connection, operation_id)
+        tenant = await db_identity.find_tenant(connection, attempt.operation_id)
         assert tenant is not None
-        created = await _store_key(connection, operation_id, new_id(), "first key", FIRST_KEY_SCOPES, None, None)
-        subject = f"tenant:{operation_id}"
-        await _record(self._call, connection, operation_id, subject, "tenant.created", {"name": name})
+        created = await _store_key(
+            connection, attempt.operation_id, new_id(), "first key", FIRST_KEY_SCOPES, None, None
+        )
+        subject = f"tenant:{attempt.operation_id}"
+        await _record(self._call, connection, attempt.operation_id, subject, "tenant.created", {"name": name})
         own = self._call.principal.tenant_id
         await _enter_tenant(connection, own)
         await _record(self._call, connection, own, subject, "tenant.created", {"name": name})

@@ -77,6 +77,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         strict_content_type=False,
         redoc_url=None,
         separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.registry = registry
     problems.install(app)
@@ -97,9 +98,20 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             tags=app.openapi_tags,
         )
-        schemas = described.setdefault("components", {}).setdefault("schemas", {})
-        for schema in (problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}"),):
-            schemas.update(schema.pop("$defs", {}))
-            schemas["Problem"] = schema
+        problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        described["components"]["schemas"] |= problem.pop("$defs", {}) | {"Problem": problem}
+        for path in described["paths"].values():
+            for operation in path.values():
+                operation["responses"] = dict(sorted(operation["responses"].items()))
+                for parameter in operation.get("parameters", []):
+                    parameter["schema"] = _without_null(parameter["schema"])
         app.openapi_schema = described
     return app.openapi_schema
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that may be left out is left out, not sent as null: there is no null in a URL."""
+    choices: list[dict[str, Any]] = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
+    if len(choices) != 1:
+        return schema
+    return choices[0] | {name: value for name, value in schema.items() if name != "anyOf"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from uuid import uuid4
+from secrets import token_hex
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -50,6 +50,7 @@ class RequestMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -90,7 +91,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        self.request_id = given if _SANE_REQUEST_ID.match(given) else uuid4().hex
+        self.request_id = given if _SANE_REQUEST_ID.match(given) else token_hex(16)
         self.status: int | None = None
         self._send = send
         scope.setdefault("state", {})["request_id"] = self.request_id

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -22,6 +23,7 @@ from domain.errors import Refusal
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 _CHECKSUM_BYTES = 8
+_NUMBER = re.compile(r"[0-9]{1,18}\Z", re.ASCII)
 
 ItemT = TypeVar("ItemT")
 
@@ -64,16 +66,27 @@ class Pager:
         checksum, text = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
         if not text or checksum != self._checksum(text):
             raise self._refusal()
-        return text.decode()
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            raise self._refusal() from None
 
     def before(self, token: str | None) -> UUID | None:
         """The position as an id."""
         position = self.position(token)
-        return None if position is None else UUID(position)
+        if position is None:
+            return None
+        try:
+            return UUID(position)
+        except ValueError:
+            raise self._refusal() from None
 
     def after(self, token: str | None) -> int:
         """The position as a number, 0 at the start."""
-        return int(self.position(token) or 0)
+        position = self.position(token) or "0"
+        if not _NUMBER.match(position):
+            raise self._refusal()
+        return int(position)
 
     def page(self, rows: list[ItemT], limit: int, position: str) -> tuple[list[ItemT], str | None]:
         """Rows that were read with one more than ``limit``, and the next token; ``position`` names the attribute."""

@@ -13,50 +13,45 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from domain.errors import Refusal, Unavailable
+from domain.escrow import codes as escrow_codes
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 
 _log = structlog.get_logger(__name__)
 
-#: Refusals that are about the input itself need no entry: 422 is what a code that is not listed becomes.
-_STATUS: dict[int, frozenset[str]] = {
+#: The codes by status. A code that stands nowhere is about the input and becomes 422.
+STATUS: dict[int, frozenset[str]] = {
     401: frozenset({"key_missing", "key_invalid", "key_expired", "key_revoked"}),
     403: frozenset(
         {
             "scope_missing",
-            "scope_too_wide",
+            "scope_not_grantable",
             "actor_not_allowed",
             "service_key_required",
+            "user_key_cannot_grant",
+            "account_not_yours",
             "not_a_party",
             "role_not_allowed",
-            "account_not_yours",
         }
     ),
-    404: frozenset(
-        {
-            "not_found",
-            "escrow_not_found",
-            "transaction_not_found",
-            "account_not_found",
-            "asset_not_found",
-            "key_not_found",
-            "tenant_not_found",
-        }
-    ),
-    405: frozenset({"method_not_allowed"}),
-    409: frozenset(
-        {
-            "idempotency_key_in_flight",
-            "reference_taken",
-            "tenant_name_taken",
-        }
-    ),
+    404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"}),
+    409: frozenset(escrow_codes.WHEN)
+    | {
+        "no_arbiter",
+        "insufficient_funds",
+        "hold_exhausted",
+        "balance_too_large",
+        "not_reversible",
+        "already_reversed",
+        "reference_taken",
+        "tenant_name_taken",
+        "idempotency_key_in_flight",
+    },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),
-    503: frozenset({"unavailable"}),
 }
-_STATUS_OF_CODE = {code: status for status, codes in _STATUS.items() for code in codes}
+_STATUS_OF_CODE = {code: status for status, codes in STATUS.items() for code in codes}
 
 #: Pydantic's names of what is wrong, where ours say it better. The others are passed on: they are stable, too.
 _FIELD_CODES = {

@@ -1,0 +1,1 @@
+"""The memory: tables, queries, and what keeps them consistent."""

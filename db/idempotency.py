@@ -153,4 +153,3 @@ async def release(connection: AsyncConnection, *, tenant: UUID, caller: str, key
         ),
         {"tenant": tenant, "caller": caller, "key": key, "operation_id": operation_id},
     )
-

@@ -107,9 +107,7 @@ class NewKey:
 
 async def find_api_key(connection: AsyncConnection, key_hash: bytes) -> ApiKeyRow | None:
     """The key with this hash, of whatever tenant, revoked and expired ones included; the caller judges them."""
-    rows = await connection.execute(
-        text(f"SELECT {_KEY_COLUMNS} FROM find_api_key(:key_hash)"), {"key_hash": key_hash}
-    )
+    rows = await connection.execute(text(f"SELECT {_KEY_COLUMNS} FROM find_api_key(:key_hash)"), {"key_hash": key_hash})
     row = rows.mappings().one_or_none()
     return None if row is None else ApiKeyRow(**row)
 
@@ -127,9 +125,7 @@ async def create_tenant(connection: AsyncConnection, *, new_tenant: UUID, name: 
 
     Sets the transaction's tenant to the new one, so that its first key can be written next.
     """
-    made = await connection.scalar(
-        text("SELECT create_tenant(:tenant, :name)"), {"tenant": new_tenant, "name": name}
-    )
+    made = await connection.scalar(text("SELECT create_tenant(:tenant, :name)"), {"tenant": new_tenant, "name": name})
     return bool(made)
 
 

@@ -1,0 +1,1 @@
+"""The floor: settings, logs, the clock, the Temporal client."""

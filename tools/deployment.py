@@ -42,6 +42,7 @@ PAUSE_SECONDS = 0.1
 # A poll is open for at most a minute: a worker that has not polled for longer is gone, whatever the server remembers.
 POLL_AGE_SECONDS_MAX = 75
 REPLAY_BATCH = 20
+REPLAY_LIMIT_SECONDS = 120.0
 NOT_YET = (
     RPCStatusCode.NOT_FOUND,
     RPCStatusCode.FAILED_PRECONDITION,
@@ -170,7 +171,7 @@ async def move_stranded(
         served = await builds_with_workers(client, build.deployment, task_queue)
     moved = Moved()
     batch: list[Run] = []
-    async for run in _pinned_elsewhere(client, build):
+    async for run in _pinned_elsewhere(client, build, task_queue):
         if run.build_id not in served:
             batch.append(run)
         if len(batch) >= REPLAY_BATCH:
@@ -180,9 +181,9 @@ async def move_stranded(
     return moved
 
 
-async def _pinned_elsewhere(client: Client, build: Build) -> AsyncIterator[Run]:
+async def _pinned_elsewhere(client: Client, build: Build, task_queue: str) -> AsyncIterator[Run]:
     query = (
-        f"ExecutionStatus = 'Running' AND TemporalWorkerDeployment = '{build.deployment}'"
+        f"ExecutionStatus = 'Running' AND TaskQueue = '{task_queue}' AND TemporalWorkerDeployment = '{build.deployment}'"
         f" AND TemporalWorkflowVersioningBehavior = 'Pinned'"
         f" AND TemporalWorkerDeploymentVersion != '{build.deployment}:{build.build_id}'"
     )
@@ -207,10 +208,16 @@ async def _move(client: Client, build: Build, replayer: Replayer, runs: list[Run
         for run in runs:
             yield await client.get_workflow_handle(run.workflow_id, run_id=run.run_id).fetch_history()
 
-    async with replayer.workflow_replay_iterator(histories()) as results:
-        async for result in results:
-            run = by_run[result.history.run_id]
-            await _move_one(client, build, run, result.history, result.replay_failure, moved)
+    try:
+        async with (
+            asyncio.timeout(REPLAY_LIMIT_SECONDS),
+            replayer.workflow_replay_iterator(histories()) as results,
+        ):
+            async for result in results:
+                run = by_run[result.history.run_id]
+                await _move_one(client, build, run, result.history, result.replay_failure, moved)
+    except TimeoutError:
+        raise DeploymentError(f"{len(runs)} histories were not replayed in {REPLAY_LIMIT_SECONDS:g} seconds") from None
 
 
 async def _move_one(

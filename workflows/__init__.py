@@ -1,0 +1,1 @@
+"""The stories: order, waits, timers, updates."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
+    from activities.failures import step_failure
     from activities.ledger.messages import RecordTransfer, TransferKind, TransferOutcome, TransferRequest
     from activities.ledger.steps import LedgerActivities
     from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
@@ -30,7 +31,5 @@ class TransferWorkflow:
                 retry_policy=STEP_RETRY,
                 summary=f"book the {request.kind}",
             )
-        except ActivityError as error:
-            if isinstance(error.cause, ApplicationError):
-                raise error.cause from error
-            raise
+        except FailureError as error:
+            raise step_failure(error) from error

@@ -16,7 +16,7 @@ from api.deps import Call, poster, router
 from api.escrow import models
 from api.escrow.routes import visible
 from api.escrow.terms import translated, view
-from api.idempotency import Answer, once
+from api.idempotency import Answer, Attempt, once
 from api.problems import documented
 from db import receipts
 from domain.errors import Refusal
@@ -128,15 +128,15 @@ class _Command:
         self._message: Callable[[int], CommandMessage] = partial(make, body)
         self._command: EscrowCommand | None = None
 
-    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer | None:
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
         """Check who asks and what was said; whether it may be done now is the workflow's to judge."""
         call = self._call
         escrow = await visible(call, connection, self._escrow_id)
-        if repeated and await _was_done(connection, self._escrow_id, operation_id):
+        if attempt.repeated and await _was_done(connection, self._escrow_id, attempt.operation_id):
             return Answer(200, view(escrow))
         user_id = acting_user(call.principal, self._body.actor)
         self._command = EscrowCommand(
-            command_id=operation_id,
+            command_id=attempt.operation_id,
             command=self._message(escrow.terms.asset.scale),
             origin=OriginMessage(user_id=user_id, key_id=call.principal.key_id, request_id=call.request_id),
         )

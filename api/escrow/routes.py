@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated
 from uuid import UUID
 
+import structlog
 from fastapi import Depends, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
@@ -14,7 +15,7 @@ from api.deps import Call, caller, poster, router, shortened
 from api.escrow import models
 from api.escrow.terms import terms_message, terms_of, translated, view, waiting_view
 from api.fields import Instant, Line, Symbol
-from api.idempotency import Answer, once
+from api.idempotency import Answer, Attempt, once
 from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
 from api.problems import documented
 from db import audit
@@ -33,6 +34,7 @@ routes = router("/escrows", "escrows")
 
 @routes.post(
     "",
+    name="open_escrow",
     status_code=201,
     response_model=models.EscrowView,
     responses=documented(409, 413, 415, existing=models.EscrowView),
@@ -143,13 +145,13 @@ class _Opening:
         self._summary = ""
         self._taken: Refusal | None = None
 
-    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer | None:
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
         """Check the terms; an escrow that is there already, by its id or its reference, is the answer."""
         principal, body = self._call.principal, self._body
         asset = await self._call.services.assets.get(connection, body.asset)
-        terms = terms_of(body, asset, operation_id)
+        terms = terms_of(body, asset, attempt.operation_id)
         message = terms_message(terms)
-        if repeated and (done := await db_escrow.find(connection, operation_id)) is not None:
+        if attempt.repeated and (done := await db_escrow.find(connection, attempt.operation_id)) is not None:
             return _answer(201, done)
         if body.reference is not None:
             taken = await db_escrow.find_by_reference(connection, body.reference)
@@ -159,20 +161,24 @@ class _Opening:
         if body.actor is not None:
             acting_user(principal, body.actor)
         try:
-            decided = open_escrow(operation_id, terms, now())
+            decided = open_escrow(attempt.operation_id, terms, now())
         except Refusal as refusal:
             raise translated(refusal, body) from None
         if principal.user_id is not None and decided.escrow.role_of(principal.user_id) is None:
             raise Refusal("not_a_party", "this key opens only escrows in which its user is a party")
         self._summary = shortened(summary(decided.escrow))
         origin = OriginMessage(user_id=user_id, key_id=principal.key_id, request_id=self._call.request_id)
-        self._opening = OpenEscrow(tenant_id=principal.tenant_id, escrow_id=operation_id, terms=message, origin=origin)
+        self._opening = OpenEscrow(
+            tenant_id=principal.tenant_id, escrow_id=attempt.operation_id, terms=message, origin=origin
+        )
         return None
 
     async def perform(self) -> None:
         """Start its workflow and wait until it has recorded the escrow."""
+        opening = self._begun()
+        structlog.contextvars.bind_contextvars(workflow_id=escrow_workflow_id(opening.escrow_id))
         try:
-            await self._call.services.escrows.open(self._begun(), summary=self._summary)
+            await self._call.services.escrows.open(opening, summary=self._summary)
         except Refusal as refusal:
             if refusal.code != "reference_taken":
                 raise translated(refusal, self._body) from None

@@ -61,7 +61,10 @@ async def read_balances(
 
 
 @account_routes.post(
-    "/{ref:path}/deposits", status_code=201, response_model=TransactionView, responses=documented(409, 413, 415)
+    "/{ref:path}/deposits",
+    status_code=201,
+    response_model=TransactionView,
+    responses=documented(409, 413, 415, existing=TransactionView),
 )
 async def deposit(
     ref: AccountRef, body: TransferInput, call: Annotated[Call, Depends(poster(Scope.LEDGER_WRITE))]
@@ -72,7 +75,10 @@ async def deposit(
 
 
 @account_routes.post(
-    "/{ref:path}/withdrawals", status_code=201, response_model=TransactionView, responses=documented(409, 413, 415)
+    "/{ref:path}/withdrawals",
+    status_code=201,
+    response_model=TransactionView,
+    responses=documented(409, 413, 415, existing=TransactionView),
 )
 async def withdraw(
     ref: AccountRef, body: TransferInput, call: Annotated[Call, Depends(poster(Scope.LEDGER_WRITE))]

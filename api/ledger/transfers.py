@@ -9,31 +9,75 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.deps import Call, shortened
-from api.idempotency import Answer
+from api.idempotency import Answer, Attempt
 from api.ledger import models
 from db import ledger as db_ledger
 from db.ledger import LedgerTransaction
 from domain.errors import Refusal
 from domain.identity import acting_user
 from domain.ids import transfer_workflow_id
-from domain.ledger import check_account_ref
+from domain.ledger import TransactionKind, check_account_ref
 from domain.money import format_minor, parse_minor
 from kit.clock import now
 from workflows.escrow import OriginMessage
 from workflows.ledger import TransferKind, TransferRequest
 
 
-class Transfer:
+class _Booking:
+    """What all of them share once the request is checked: a workflow books it, and the transaction is the answer."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._request: TransferRequest | None = None
+        self._summary = ""
+        self._transaction_id: UUID | None = None
+        self._taken: Refusal | None = None
+
+    async def perform(self) -> None:
+        """Have the workflow book it, or find what its reference already names."""
+        request = self._checked()
+        workflow_id = transfer_workflow_id(request.transfer_id)
+        structlog.contextvars.bind_contextvars(workflow_id=workflow_id)
+        try:
+            outcome = await self._call.services.transfers.transfer(request, summary=shortened(self._summary))
+        except Refusal as refusal:
+            if refusal.code != "reference_taken":
+                raise
+            self._taken = refusal  # somebody was faster; the answer depends on what they booked
+        else:
+            self._transaction_id = outcome.transaction_id
+
+    async def answer(self, connection: AsyncConnection) -> Answer:
+        """201 for a new transaction, 200 for the one that carried the reference already."""
+        request = self._checked()
+        found = None
+        if self._transaction_id is not None:
+            found = await get_transaction(self._call, connection, self._transaction_id)
+        elif request.reference is not None:
+            kind = TransactionKind(request.kind)
+            found = await db_ledger.find_by_reference(connection, kind, request.reference)
+        if found is None or (self._taken is not None and not _says(found, request)):
+            raise self._taken or AssertionError("a booking has an outcome")
+        transaction_id = found.posting.transaction_id
+        body = models.transaction_view(found, await self._call.services.assets.all(connection))
+        status = 201 if transaction_id == request.transfer_id else 200
+        return Answer(status, body, {"Location": f"/api/v1/ledger/transactions/{transaction_id}"})
+
+    def _checked(self) -> TransferRequest:
+        assert self._request is not None, "prepare() comes first"
+        return self._request
+
+
+class Transfer(_Booking):
     """A deposit or a withdrawal: checked here, booked by its workflow."""
 
     def __init__(self, call: Call, kind: TransferKind, account: str, body: models.TransferInput) -> None:
-        self._call = call
+        super().__init__(call)
         self._kind = kind
         self._account = account
         self._body = body
-        self._booking: _Booking | None = None
 
-    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer | None:
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
         """Check account, asset, amount and time."""
         call, body = self._call, self._body
         check_account_ref(self._account, field="ref")
@@ -42,9 +86,10 @@ class Transfer:
         if amount_minor == 0:
             raise Refusal("amount_invalid", "the amount must be greater than zero", field="amount")
         actor = self._account if body.actor is None and call.principal.user_id is None else body.actor
-        request = TransferRequest(
+        self._summary = f"{format_minor(amount_minor, asset.scale)} {asset.symbol} · {self._kind} · {self._account}"
+        self._request = TransferRequest(
             tenant_id=call.principal.tenant_id,
-            transfer_id=operation_id,
+            transfer_id=attempt.operation_id,
             kind=self._kind,
             account=self._account,
             asset=asset.symbol,
@@ -54,75 +99,32 @@ class Transfer:
             effective_at=_past(body.effective_at),
             origin=_origin(call, acting_user(call.principal, actor)),
         )
-        summary = f"{format_minor(amount_minor, asset.scale)} {asset.symbol} · {self._kind} · {self._account}"
-        self._booking = _Booking(call, request, summary)
         return None
 
-    async def perform(self) -> None:
-        """Have it booked."""
-        await _begun(self._booking).book()
 
-    async def answer(self, connection: AsyncConnection) -> Answer:
-        """The transaction that stands for it."""
-        return await _begun(self._booking).answer(connection)
-
-
-class Reversal:
+class Reversal(_Booking):
     """The undoing of a deposit or a withdrawal."""
 
     def __init__(self, call: Call, reverses_id: UUID, body: models.ReversalInput) -> None:
-        self._call = call
+        super().__init__(call)
         self._reverses_id = reverses_id
         self._body = body
-        self._booking: _Booking | None = None
 
-    async def prepare(self, connection: AsyncConnection, operation_id: UUID, *, repeated: bool) -> Answer | None:
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
         """Check that there is something to reverse."""
         call, body = self._call, self._body
         original = await get_transaction(call, connection, self._reverses_id)
-        request = TransferRequest(
+        self._summary = f"reversal of a {original.posting.kind}: {body.reason}"
+        self._request = TransferRequest(
             tenant_id=call.principal.tenant_id,
-            transfer_id=operation_id,
+            transfer_id=attempt.operation_id,
             kind=TransferKind.REVERSAL,
             reverses_id=self._reverses_id,
             description=body.reason,
             effective_at=_past(body.effective_at),
             origin=_origin(call, body.actor),
         )
-        self._booking = _Booking(call, request, f"reversal of a {original.posting.kind}: {body.reason}")
         return None
-
-    async def perform(self) -> None:
-        """Have it booked."""
-        await _begun(self._booking).book()
-
-    async def answer(self, connection: AsyncConnection) -> Answer:
-        """The reversing transaction."""
-        return await _begun(self._booking).answer(connection)
-
-
-class _Booking:
-    """A request to the ledger and what came of it."""
-
-    def __init__(self, call: Call, request: TransferRequest, summary: str) -> None:
-        self._call = call
-        self._request = request
-        self._summary = shortened(summary)
-        self._transaction_id = request.transfer_id
-
-    async def book(self) -> None:
-        """Have the workflow book it, or find what its reference already names."""
-        workflow_id = transfer_workflow_id(self._request.transfer_id)
-        structlog.contextvars.bind_contextvars(workflow_id=workflow_id)
-        outcome = await self._call.services.transfers.transfer(self._request, summary=self._summary)
-        self._transaction_id = outcome.transaction_id
-
-    async def answer(self, connection: AsyncConnection) -> Answer:
-        """201 for a new transaction, 200 for the one that carried the reference already."""
-        found = await get_transaction(self._call, connection, self._transaction_id)
-        status = 201 if self._transaction_id == self._request.transfer_id else 200
-        body = models.transaction_view(found, await self._call.services.assets.all(connection))
-        return Answer(status, body, {"Location": f"/api/v1/ledger/transactions/{self._transaction_id}"})
 
 
 async def get_transaction(call: Call, connection: AsyncConnection, transaction_id: UUID) -> LedgerTransaction:
@@ -134,9 +136,11 @@ async def get_transaction(call: Call, connection: AsyncConnection, transaction_i
     return found
 
 
-def _begun(booking: _Booking | None) -> _Booking:
-    assert booking is not None, "prepare() comes first"
-    return booking
+def _says(found: LedgerTransaction, request: TransferRequest) -> bool:
+    """Whether a transaction moves what a deposit or a withdrawal asks for."""
+    change = request.amount_minor if request.kind is TransferKind.DEPOSIT else -request.amount_minor
+    wanted = (request.account, request.asset, change)
+    return wanted in {(leg.account, leg.asset, leg.amount_minor) for leg in found.posting.legs}
 
 
 def _past(effective_at: datetime | None) -> datetime | None:

@@ -129,9 +129,7 @@ async def update(connection: AsyncConnection, tenant: UUID, before: Escrow, afte
     )
 
 
-async def list_(
-    connection: AsyncConnection, wanted: EscrowFilter, *, before: UUID | None, limit: int
-) -> list[Escrow]:
+async def list_(connection: AsyncConnection, wanted: EscrowFilter, *, before: UUID | None, limit: int) -> list[Escrow]:
     """Up to ``limit`` escrows with an id below ``before``, newest first.
 
     A filter by user or address asks one index per role for its newest matches, so that it never sorts a user's whole

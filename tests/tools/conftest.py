@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client
 
 from kit.temporal import connect
@@ -19,6 +18,6 @@ def dev_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalDev
         yield server
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def temporal_client(dev_server: TemporalDevServer) -> AsyncIterator[Client]:
     yield await connect(dev_server.address)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
+
+PATIENCE = timedelta(days=30)
 
 
 class _Waiting:
@@ -23,7 +24,7 @@ class Story(_Waiting):
 
     @workflow.run
     async def run(self, title: str) -> str:
-        await workflow.wait_condition(lambda: self._open)
+        await workflow.wait_condition(lambda: self._open, timeout=PATIENCE)
         return f"{title} as first told"
 
 
@@ -33,16 +34,15 @@ class Retold(_Waiting):
 
     @workflow.run
     async def run(self, title: str) -> str:
-        await workflow.wait_condition(lambda: self._open)
+        await workflow.wait_condition(lambda: self._open, timeout=PATIENCE)
         return f"{title} retold"
 
 
 @workflow.defn(name="Story")
 class Rewritten(_Waiting):
-    """Begins with a timer, which no earlier history has."""
+    """Knows nothing of the timer that is in every earlier history."""
 
     @workflow.run
     async def run(self, title: str) -> str:
-        await asyncio.sleep(timedelta(milliseconds=1).total_seconds())
         await workflow.wait_condition(lambda: self._open)
         return f"{title} rewritten"

@@ -6,23 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Replayer, Worker, WorkerDeploymentConfig
 
+from db.ids import new_id
 from tests.tools.stories import Retold, Rewritten, Story
 from tools.deployment import Build, DeploymentError, builds_with_workers, current_build, make_current, move_stranded
-
-pytestmark = pytest.mark.asyncio
 
 
 @pytest.fixture
 def name() -> str:
     """A deployment and a queue of the test's own."""
-    return f"d-{uuid4().hex[:8]}"
+    return f"d-{new_id().hex[-8:]}"
 
 
 @asynccontextmanager
@@ -41,7 +39,7 @@ async def serving(client: Client, name: str, build_id: str, workflow: type) -> A
 async def begin(client: Client, name: str, workflow: Any = Story) -> WorkflowHandle[Any, Any]:
     """A run that has completed a task on the build that serves."""
     handle = await client.start_workflow(
-        workflow.run, "tale", id=f"story-{uuid4()}", task_queue=name, static_summary="a tale", memo={"kept": True}
+        workflow.run, "tale", id=f"story-{new_id()}", task_queue=name, static_summary="a tale", memo={"kept": True}
     )
     async with asyncio.timeout(20):
         # Only a completed task binds a run to its build; and the query is answered from the list, which lags.

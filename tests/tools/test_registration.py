@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 from temporalio.client import (
@@ -14,9 +13,8 @@ from temporalio.client import (
 )
 from temporalio.common import SearchAttributeKey
 
+from db.ids import new_id
 from tools.local.registration import RegistrationError, reconcile_schedules, register_search_attributes
-
-pytestmark = pytest.mark.asyncio
 
 
 def every(hours: int, *, argument: str = "x") -> Schedule:
@@ -28,7 +26,7 @@ def every(hours: int, *, argument: str = "x") -> Schedule:
 
 
 async def test_attributes_are_added_once(temporal_client: Client) -> None:
-    name = f"Word{uuid4().hex[:8]}"
+    name = f"Word{new_id().hex[-8:]}"
     assert await register_search_attributes(temporal_client, [SearchAttributeKey.for_keyword(name)]) == (name,)
     assert await register_search_attributes(temporal_client, [SearchAttributeKey.for_keyword(name)]) == ()
     with pytest.raises(RegistrationError, match=name):
@@ -36,7 +34,7 @@ async def test_attributes_are_added_once(temporal_client: Client) -> None:
 
 
 async def test_schedules_become_what_is_declared(temporal_client: Client) -> None:
-    stranger = f"theirs-{uuid4()}"
+    stranger = f"theirs-{new_id()}"
     await temporal_client.create_schedule(stranger, every(1))
 
     first = await reconcile_schedules(temporal_client, {"holdfast:a": every(1), "holdfast:b": every(1)})

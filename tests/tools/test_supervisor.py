@@ -104,7 +104,9 @@ if ready.exists(): sys.exit("this cannot work")
 ready.touch()
 import time; time.sleep(0.3)
 """
-    supervisor = Supervisor([service("one", tmp_path, broken), service("two", tmp_path)], lambda _: None, quick_deaths_max=3)
+    supervisor = Supervisor(
+        [service("one", tmp_path, broken), service("two", tmp_path)], lambda _: None, quick_deaths_max=3
+    )
     with watching(supervisor) as failures:
         assert wait_until(lambda: bool(failures), limit_seconds=30)
     assert "giving up" in failures[0]
@@ -117,7 +119,10 @@ import time; time.sleep(0.3)
     [
         (lambda folder: task("bad", folder, "import sys; sys.exit('no such table')"), "no such table"),
         (lambda folder: service("bad", folder, "import sys; sys.exit('port taken')"), "port taken"),
-        (lambda folder: service("bad", folder, "import time; print('thinking', flush=True); time.sleep(60)", 1), "thinking"),
+        (
+            lambda folder: service("bad", folder, "import time; print('thinking', flush=True); time.sleep(60)", 1),
+            "thinking",
+        ),
         (lambda folder: Task("bad", ["/no/such/program"], folder / "bad.log"), "No such file"),
     ],
     ids=["task", "service", "never ready", "missing program"],

@@ -12,7 +12,6 @@ from tools.local.process import wait_until
 from tools.local.temporal import TemporalDevServer, TemporalError
 
 
-@pytest.mark.asyncio
 async def test_workflows_survive_a_kill_and_a_stop(tmp_path: Path) -> None:
     server = TemporalDevServer(tmp_path / "temporal.db", tmp_path / "temporal.log")
     with server:
@@ -28,7 +27,6 @@ async def test_workflows_survive_a_kill_and_a_stop(tmp_path: Path) -> None:
         assert description.status == WorkflowExecutionStatus.RUNNING
 
 
-@pytest.mark.asyncio
 async def test_closed_runs_are_kept_for_a_month(temporal_client: Client) -> None:
     request = DescribeNamespaceRequest(namespace=temporal_client.namespace)
     answer = await temporal_client.workflow_service.describe_namespace(request)

@@ -11,7 +11,7 @@ from tools.commands.console import say
 from tools.deployment import Build, make_current, move_stranded
 from tools.settings import TemporalSettings, load
 from tools.temporal import connect
-from tools.wiring import replayer
+from workflows.registry import replayer
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ async def _deploy(settings: TemporalSettings, build: Build, options: argparse.Na
     moved = await move_stranded(
         client,
         build,
-        replayer(client),
+        replayer(client.data_converter),
         task_queue=settings.temporal_task_queue,
         served=() if options.no_other_workers else None,
     )

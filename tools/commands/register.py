@@ -9,7 +9,8 @@ from tools.commands.console import say
 from tools.local.registration import reconcile_schedules, register_search_attributes
 from tools.settings import TemporalSettings, load
 from tools.temporal import connect
-from tools.wiring import SCHEDULES, SEARCH_ATTRIBUTES
+from workflows.schedules import schedules
+from workflows.search import SEARCH_ATTRIBUTES
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +26,5 @@ async def _register(settings: TemporalSettings) -> None:
     client = await connect(settings)
     added = await register_search_attributes(client, SEARCH_ATTRIBUTES)
     say(f"search attributes: {', '.join(added) or 'nothing'} added")
-    done = await reconcile_schedules(client, SCHEDULES)
+    done = await reconcile_schedules(client, schedules(settings.temporal_task_queue))
     say(f"schedules: {len(done.created)} created, {len(done.updated)} updated, {len(done.deleted)} deleted")

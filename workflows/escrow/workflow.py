@@ -10,7 +10,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from workflows.search import STATUS
 
@@ -27,7 +27,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.escrow.snapshot import EscrowSnapshot
     from activities.escrow.steps import EscrowActivities
-    from activities.failures import refusal_failure
+    from activities.failures import refusal_failure, step_failure
     from activities.messages import OriginMessage
     from domain.errors import Refusal
     from domain.escrow import CLOSED, Deadline, DeadlineKind, Escrow, decide, next_deadline
@@ -61,9 +61,9 @@ class EscrowWorkflow:
         """Carry the escrow from its opening to its end; the result is how it ended."""
         try:
             self._hold(await self._open())
-        except ActivityError as error:
+        except FailureError as error:
             # Handlers that wait for the opening answer with this; the run ends as refused or unavailable.
-            self._failure = _application_error(error)
+            self._failure = step_failure(error)
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise self._failure from error
         while not self._closed():
@@ -161,9 +161,7 @@ class EscrowWorkflow:
         if self._escrow is None:
             return
         try:
-            decide(
-                self._escrow, to_command(command.command), user_id=command.origin.user_id or "", at=workflow.now()
-            )
+            decide(self._escrow, to_command(command.command), user_id=command.origin.user_id or "", at=workflow.now())
         except Refusal as refusal:
             raise refusal_failure(refusal) from refusal
 
@@ -173,8 +171,8 @@ class EscrowWorkflow:
         async with self._lock:
             try:
                 await self._apply(str(command.command_id), command.command, command.origin, workflow.now())
-            except ActivityError as error:
-                raise _application_error(error) from error
+            except FailureError as error:
+                raise step_failure(error) from error
         return self._outcome()
 
     async def _recorded(self) -> None:
@@ -211,7 +209,7 @@ class EscrowWorkflow:
             try:
                 await self._apply(f"deadline:{escrow.version}", PassDeadlineMessage(), OriginMessage(), at)
                 return
-            except ActivityError as error:
+            except FailureError as error:
                 workflow.logger.warning("a deadline could not be acted on and is tried again: %s", error)
         await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the deadline is tried again")
         self._hold(await self._open())
@@ -266,9 +264,3 @@ class EscrowWorkflow:
     def _outcome(self) -> EscrowOutcome:
         escrow = self._state()
         return EscrowOutcome(escrow_id=escrow.escrow_id, status=escrow.status, version=escrow.version)
-
-
-def _application_error(error: ActivityError) -> ApplicationError:
-    """The failure that a step ended with, fit to be raised to a caller."""
-    cause = error.cause
-    return cause if isinstance(cause, ApplicationError) else ApplicationError(str(cause or error), type="StepFailed")

@@ -1,0 +1,91 @@
+"""Every code that the code refuses with has a status on purpose."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from api import problems
+from domain import ledger as ledger_rules
+from domain.escrow.codes import OPENING, WHAT, WHEN, WHO
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Codes about the input: 422, which is what a code becomes that stands in no table.
+ABOUT_INPUT = {
+    *OPENING,
+    *WHAT,
+    "account_ref_invalid",
+    "actor_required",
+    "amount_ambiguous",
+    "amount_invalid",
+    "amount_too_fine",
+    "amount_too_large",
+    "asset_unknown",
+    "body_invalid",
+    "cursor_invalid",
+    "effective_in_future",
+    "fee_repeated",
+    "idempotency_key_reused",
+    "required",
+    "scopes_required",
+    "user_id_invalid",
+}
+
+#: A posting of ours that is malformed is a bug; no caller can bring these about.
+NEVER_SEEN = {"posting_too_short", "posting_unbalanced", "leg_zero", "leg_repeated", "hold_mismatch", "nothing_due"}
+
+
+def raised_codes() -> set[str]:
+    """The first argument of every ``Refusal(…)`` in the source, where it is a literal."""
+    codes = set()
+    for room in ("domain", "db", "activities", "workflows", "api"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal" and node.args:
+                    literal = node.args[0]
+                    if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
+                        codes.add(literal.value)
+    return codes
+
+
+def test_every_code_has_its_status_on_purpose() -> None:
+    listed = {code for codes in problems.STATUS.values() for code in codes}
+    assert raised_codes() - listed - ABOUT_INPUT - NEVER_SEEN == set()
+    assert not listed & ABOUT_INPUT
+
+
+def test_no_code_has_two_statuses() -> None:
+    listed = [code for codes in problems.STATUS.values() for code in codes]
+    assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("escrow_unknown", 404),
+        ("not_a_party", 403),
+        ("role_not_allowed", 403),
+        ("scope_missing", 403),
+        ("milestone_not_funded", 409),
+        ("escrow_closed", 409),
+        ("insufficient_funds", 409),
+        ("reference_taken", 409),
+        ("idempotency_key_in_flight", 409),
+        ("idempotency_key_reused", 422),
+        ("amount_too_fine", 422),
+        ("body_too_large", 413),
+        ("key_invalid", 401),
+    ],
+)
+def test_statuses_that_clients_rely_on(code: str, status: int) -> None:
+    assert problems.status_of(code) == status
+
+
+def test_the_rules_codes_are_all_placed() -> None:
+    listed = {code for codes in problems.STATUS.values() for code in codes}
+    assert set(WHEN) <= listed
+    assert set(WHO) <= listed
+    assert set(ledger_rules.CODES) <= listed | ABOUT_INPUT | NEVER_SEEN
