@@ -15,7 +15,7 @@ down: $(READY) ## stop everything; the data stays in .holdfast
 	@$(PY) -m tools down
 
 status: $(READY) ## show what is running
-	@$(PY) -m tools status
+	@$(PY) -m tools status || true
 
 demo: $(READY) ## play a whole escrow against the running stack
 	@$(PY) -m tools demo

@@ -109,8 +109,7 @@ async def run(settings: WorkerSettings) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+            task.result()
 
 
 async def _until(worker: Worker, stop: asyncio.Event) -> None:

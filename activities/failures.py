@@ -1,4 +1,4 @@
-"""How the three families of error cross Temporal: a refusal final and with its code, absence retried, bugs as they are."""
+"""How the families of error cross Temporal: a refusal final and with its code, absence retried, bugs as they are."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def unavailable_of(failure: BaseException | None) -> Unavailable | None:
 class FailureInterceptor(Interceptor):
     """Translates what activities raise, in one place."""
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's name
         """Wrap every activity of the worker."""
         return _Translate(next)
 
 
 class _Translate(ActivityInboundInterceptor):
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 - the SDK's name
         try:
             return await super().execute_activity(input)
         except Refusal as refusal:

@@ -27,9 +27,10 @@ _lag_seconds = Gauge("holdfast_outbox_lag_seconds", "Age of the oldest committed
 class Relay:
     """Runs in every worker; an advisory lock lets one at a time number events. ``engine`` sees every tenant."""
 
-    def __init__(self, engine: AsyncEngine, dsn: str) -> None:
+    def __init__(self, engine: AsyncEngine, dsn: str, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._engine = engine
         self._dsn = dsn
+        self._poll_seconds = poll_seconds
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -46,7 +47,7 @@ class Relay:
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+                    await asyncio.wait_for(self._wake.wait(), self._poll_seconds)
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
@@ -64,15 +65,19 @@ class Relay:
     async def _listen(self) -> None:
         while True:
             try:
-                connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_SECONDS)
-                try:
-                    closed = asyncio.Event()
-                    connection.add_termination_listener(lambda _: closed.set())
-                    await connection.add_listener(WAKE_CHANNEL, lambda *_: self._wake.set())
-                    self._wake.set()
-                    await closed.wait()
-                finally:
-                    await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
+                await self._listen_once()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 _log.warning("the relay cannot listen and polls: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen_once(self) -> None:
+        """Wake the relay on every notification until the connection ends."""
+        closed = asyncio.Event()
+        connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_SECONDS)
+        try:
+            connection.add_termination_listener(lambda _: closed.set())
+            await connection.add_listener(WAKE_CHANNEL, lambda *_: self._wake.set())
+            self._wake.set()
+            await closed.wait()
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)

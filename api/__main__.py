@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from types import FrameType
 
 import structlog
-import uvicorn
 
 from api.main import create_app
+from api.serving import listen, server_of
 from kit.logs import configure_logging
 from kit.settings import ApiSettings, load
-
-GRACE_SECONDS = 15
-BACKLOG = 2048
 
 
 def main() -> int:
@@ -25,24 +21,14 @@ def main() -> int:
     configure_logging("api", level=settings.log_level, fmt=settings.log_format)
     log = structlog.get_logger("api")
     try:
-        family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
-        listener = socket.create_server((settings.api_host, settings.api_port), family=family, backlog=BACKLOG)
+        listener = listen(settings.api_host, settings.api_port)
     except OSError as error:
         log.error("cannot listen", host=settings.api_host, port=settings.api_port, reason=str(error))
         return 1
     host, port = listener.getsockname()[:2]
-    log.info("listening", url=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs")
-    config = uvicorn.Config(
-        create_app(settings),
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_keep_alive=30,
-    )
-    server = uvicorn.Server(config)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    log.info("listening", url=url, docs=f"{url}/docs")
+    server = server_of(create_app(settings))
     server.run(sockets=[listener])
     return 0 if server.started else 1
 

@@ -64,7 +64,8 @@ def _integer(value: object) -> object:
     raise ValueError("must be an integer")
 
 
-Integer = Annotated[int, BeforeValidator(_integer)]
+#: Stands last in an ``Annotated[int, …]``, behind its bounds.
+WHOLE = BeforeValidator(_integer)
 
 
 def _amount(value: Any) -> str:

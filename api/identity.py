@@ -8,7 +8,6 @@ from uuid import UUID
 
 from fastapi import Depends
 from pydantic import BaseModel, Field
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
@@ -20,6 +19,7 @@ from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
 from api.problems import documented
 from db import identity as db_identity
 from db.audit import AuditRecord, Origin, write
+from db.engine import enter_tenant
 from db.identity import ApiKeyRow, NewKey
 from db.ids import new_id
 from domain.errors import Refusal
@@ -165,7 +165,7 @@ class _CreateTenant(Configuration):
         subject = f"tenant:{attempt.operation_id}"
         await _record(self._call, connection, attempt.operation_id, subject, "tenant.created", {"name": name})
         own = self._call.principal.tenant_id
-        await _enter_tenant(connection, own)
+        await enter_tenant(connection, own)
         await _record(self._call, connection, own, subject, "tenant.created", {"name": name})
         return Answer(
             201,
@@ -203,10 +203,6 @@ async def _store_key(
         ),
     )
     return CreatedKeyView(key=key, **_key_view(row).model_dump())
-
-
-async def _enter_tenant(connection: AsyncConnection, tenant: UUID) -> None:
-    await connection.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": str(tenant)})
 
 
 async def _record(

@@ -9,7 +9,7 @@ from secrets import token_hex
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
@@ -17,6 +17,8 @@ from domain.errors import Refusal
 
 MAX_BODY_BYTES = 1024 * 1024
 REQUEST_ID_HEADER = "X-Request-ID"
+#: Stands in logs and metrics for a request whose sender left before its body was whole.
+CLIENT_GONE = 499
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}\Z")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -61,6 +63,8 @@ class RequestMiddleware:
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, _limited(scope, receive), answer.send)
+            except ClientDisconnect:
+                answer.status = answer.status or CLIENT_GONE  # nobody is there to be answered
             except Exception:
                 _log.exception("request failed")
                 if answer.status is not None:

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from domain.errors import Refusal, Unavailable
 from domain.escrow import codes as escrow_codes
@@ -185,12 +186,23 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         code = _FRAMEWORK_CODES.get(error.status_code, "request_invalid")
         headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods_at(app, request))
         return problem_response(request, error.status_code, code, str(error.detail), headers=headers)
 
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(Unavailable, unavailable)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
+
+
+def _methods_at(app: FastAPI, request: Request) -> list[str]:
+    """Every method that the path has; the framework names those of the first route only."""
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    ]
 
 
 def _field_errors(error: RequestValidationError) -> list[FieldError]:

@@ -119,8 +119,13 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def tenant_transaction(engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
     """One transaction that sees and writes the rows of one tenant."""
     async with transaction(engine) as connection:
-        await connection.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": str(tenant_id)})
+        await enter_tenant(connection, tenant_id)
         yield connection
+
+
+async def enter_tenant(connection: AsyncConnection, tenant_id: UUID) -> None:
+    """Let the rest of the transaction see and write the rows of this tenant, and of no other."""
+    await connection.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": str(tenant_id)})
 
 
 async def close(*engines: AsyncEngine) -> None:

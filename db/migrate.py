@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 from alembic import command
 from alembic.config import Config
@@ -22,7 +23,7 @@ class SchemaMismatch(Exception):
     """The database is not at the revision that this code needs."""
 
 
-def config(database_url: str, output: io.TextIOBase | None = None) -> Config:
+def config(database_url: str, output: TextIO | None = None) -> Config:
     """Alembic's configuration for one database."""
     made = Config(output_buffer=output) if output is not None else Config()
     made.set_main_option("script_location", str(_SCRIPTS))

@@ -41,6 +41,11 @@ def escrow_workflow_id(escrow_id: UUID) -> str:
     return f"escrow:{escrow_id}"
 
 
+def escrow_step_id(escrow_id: UUID, step: str | UUID) -> str:
+    """The name of one step of an escrow, under which its receipt is kept; a command's step is its command id."""
+    return f"{escrow_workflow_id(escrow_id)}:{step}"
+
+
 def transfer_workflow_id(transfer_id: UUID) -> str:
     """The id of the workflow that carries one deposit, withdrawal or reversal."""
     return f"transfer:{transfer_id}"

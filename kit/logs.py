@@ -23,9 +23,10 @@ def configure_logging(service: str, *, level: str = "INFO", fmt: str = "json") -
         structlog.processors.format_exc_info,
         _stamp(service),
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if fmt == "json" else structlog.dev.ConsoleRenderer()
-    )
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if fmt == "console":
+        # The rich formatter would print local variables, and with them keys.
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

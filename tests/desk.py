@@ -62,17 +62,15 @@ class Desk:
 
     async def deposit(self, user: str, amount_minor: int, asset: str = "USDC", **changes: Any) -> TransferOutcome:
         """Bring money in from outside."""
-        request = TransferRequest(
-            **{
-                "tenant_id": self.tenant,
-                "transfer_id": new_id(),
-                "kind": TransferKind.DEPOSIT,
-                "account": user,
-                "asset": asset,
-                "amount_minor": amount_minor,
-            }
-            | changes
-        )
+        fields: dict[str, Any] = {
+            "tenant_id": self.tenant,
+            "transfer_id": new_id(),
+            "kind": TransferKind.DEPOSIT,
+            "account": user,
+            "asset": asset,
+            "amount_minor": amount_minor,
+        }
+        request = TransferRequest(**(fields | changes))
         return await self.transfers.transfer(request, summary="deposit")
 
     async def open(self, wanted: TermsMessage, escrow_id: UUID | None = None) -> UUID:

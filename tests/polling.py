@@ -10,7 +10,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, limit_seconds:
     """Return once ``condition`` holds; fail when it does not within the limit."""
     try:
         async with asyncio.timeout(limit_seconds):
-            while not await condition():
+            while not await condition():  # noqa: ASYNC110 - the condition lies outside this process
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError(f"{condition.__qualname__} did not become true in {limit_seconds} s") from None

@@ -1,8 +1,8 @@
 """Making a build of the worker current, and moving the runs that an earlier build left behind.
 
-A run is pinned to the build that began it. When no worker of that build is left, nobody takes its tasks and it hangs: that is
-every restart after a change of code. Such a run is stranded, and is moved: replayed where the code still agrees with its
-history, started again where it does not.
+A run is pinned to the build that began it. When no worker of that build is left, nobody takes its tasks and it hangs:
+that is every restart after a change of code. Such a run is stranded, and is moved: as it is where the code still agrees
+with its history, started again where it does not.
 """
 
 from __future__ import annotations
@@ -64,16 +64,20 @@ class Build:
     build_id: str
 
     def message(self) -> WorkerDeploymentVersion:
+        """As the server's API wants it."""
         return WorkerDeploymentVersion(deployment_name=self.deployment, build_id=self.build_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
+    """A run and the build whose workers it waits for."""
+
     workflow_id: str
     run_id: str
     build_id: str
 
     def message(self) -> WorkflowExecution:
+        """As the server's API wants it."""
         return WorkflowExecution(workflow_id=self.workflow_id, run_id=self.run_id)
 
 
@@ -108,7 +112,7 @@ async def make_current(client: Client, build: Build, *, limit_seconds: float = 6
     )
     try:
         async with asyncio.timeout(limit_seconds):
-            while not await _try_make_current(client, request):
+            while not await _try_make_current(client, request):  # noqa: ASYNC110 - the server has no event to wait for
                 await asyncio.sleep(PAUSE_SECONDS)
     except TimeoutError:
         raise DeploymentError(f"no worker of build {build.build_id} polled within {limit_seconds:g} seconds") from None
@@ -125,7 +129,10 @@ async def _try_make_current(client: Client, request: SetWorkerDeploymentCurrentV
 
 
 async def builds_with_workers(client: Client, deployment: str, task_queue: str) -> frozenset[str]:
-    """The builds whose workers poll the queue. One that left in good order is gone at once, a killed one after POLL_AGE."""
+    """The builds whose workers poll the queue.
+
+    One whose workers left in good order is gone at once, one whose workers were killed after `POLL_AGE_SECONDS_MAX`.
+    """
     request = DescribeTaskQueueRequest(
         namespace=client.namespace,
         task_queue=TaskQueue(name=task_queue),
@@ -183,7 +190,8 @@ async def move_stranded(
 
 async def _pinned_elsewhere(client: Client, build: Build, task_queue: str) -> AsyncIterator[Run]:
     query = (
-        f"ExecutionStatus = 'Running' AND TaskQueue = '{task_queue}' AND TemporalWorkerDeployment = '{build.deployment}'"
+        f"ExecutionStatus = 'Running' AND TaskQueue = '{task_queue}'"
+        f" AND TemporalWorkerDeployment = '{build.deployment}'"
         f" AND TemporalWorkflowVersioningBehavior = 'Pinned'"
         f" AND TemporalWorkerDeploymentVersion != '{build.deployment}:{build.build_id}'"
     )
@@ -291,7 +299,7 @@ async def _override(client: Client, run: Run, override: VersioningOverride) -> N
 
 
 async def _start_again(client: Client, build: Build, run: Run, history: WorkflowHistory) -> None:
-    """Replace the run by a new one of the same id, type and input. Our workflows read their truth from Postgres first."""
+    """Replace the run by a new one of the same id, type and input; it reads its truth from Postgres first."""
     started = history.events[0].workflow_execution_started_event_attributes
     request = StartWorkflowExecutionRequest(
         namespace=client.namespace,

@@ -40,7 +40,12 @@ def ensure_first_key(database_url: str, name: str, file: Path) -> bool:
 
     The key may do everything, making tenants included: it is the operator's.
     """
-    return asyncio.run(_with_engine(database_url, lambda engine: _ensure(engine, name, file)))
+    held = file.read_text().strip() if file.exists() else ""
+    key = asyncio.run(_with_engine(database_url, lambda engine: _ensure(engine, name, held)))
+    if key is None:
+        return False
+    write_atomically(file, key + "\n", mode=0o600)
+    return True
 
 
 async def _with_engine(database_url: str, work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
@@ -62,10 +67,10 @@ async def _create(engine: AsyncEngine, name: str, scopes: frozenset[Scope]) -> t
         return tenant, await _create_key(connection, tenant, scopes)
 
 
-async def _ensure(engine: AsyncEngine, name: str, file: Path) -> bool:
+async def _ensure(engine: AsyncEngine, name: str, held: str) -> str | None:
     async with transaction(engine) as connection:
-        if await _works(connection, file):
-            return False
+        if await _works(connection, held):
+            return None
         # Under the name's lock: two processes that start at once make one tenant.
         await connection.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
@@ -77,13 +82,10 @@ async def _ensure(engine: AsyncEngine, name: str, file: Path) -> bool:
         else:
             rows = await connection.execute(text("SELECT tenant_id FROM tenants WHERE name = :name"), {"name": name})
             tenant = rows.scalar_one()
-        key = await _create_key(connection, tenant, frozenset(Scope))
-    write_atomically(file, key + "\n", mode=0o600)
-    return True
+        return await _create_key(connection, tenant, frozenset(Scope))
 
 
-async def _works(connection: AsyncConnection, file: Path) -> bool:
-    key = file.read_text().strip() if file.exists() else ""
+async def _works(connection: AsyncConnection, key: str) -> bool:
     if not has_valid_checksum(key):
         return False
     row = await identity.find_api_key(connection, hash_key(key))

@@ -32,6 +32,7 @@ from workflows.search import attributes
 #: How long a caller of the API waits for an outcome before it is told to ask again.
 ANSWER_LIMIT_SECONDS = 15.0
 QUERY_LIMIT = timedelta(seconds=5)
+CONNECT_LIMIT = timedelta(seconds=5)
 
 #: The server's "not now"; anything else that it refuses is a bug of ours.
 _AWAY = {
@@ -44,21 +45,46 @@ _AWAY = {
 }
 
 
-class EscrowClient:
-    """Opens escrows and carries their commands to their workflows."""
+class _Caller:
+    """A lazy client, whose first call connects."""
 
     def __init__(self, client: Client, task_queue: str) -> None:
         self._client = client
         self._task_queue = task_queue
+        self._connected = False
+
+    @asynccontextmanager
+    async def _answered(self) -> AsyncIterator[None]:
+        """Bound the wait, and sort what goes wrong into the families of error."""
+        async with _sorted_errors(), asyncio.timeout(ANSWER_LIMIT_SECONDS):
+            if not self._connected:
+                await self._connect()
+            yield
+
+    async def _connect(self) -> None:
+        try:
+            await self._client.service_client.check_health(timeout=CONNECT_LIMIT)
+        except RuntimeError as error:
+            # The core's bridge has no class of its own for a server that is not there.
+            raise Unavailable("temporal", str(error)) from error
+        self._connected = True
+
+
+class EscrowClient(_Caller):
+    """Opens escrows and carries their commands to their workflows."""
 
     async def open(self, opening: OpenEscrow, *, summary: str, details: str | None = None) -> EscrowOutcome:
         """Start the escrow's workflow and wait until the escrow is recorded. The same id opens it once."""
-        async with _answered():
-            return await self._client.execute_update_with_start_workflow(
-                EscrowWorkflow.opened,
+        # The SDK types an update without an argument as one that takes the workflow itself.
+        opened: Any = EscrowWorkflow.opened
+        async with self._answered():
+            answer = await self._client.execute_update_with_start_workflow(
+                opened,
                 id="opened",
                 start_workflow_operation=self._start(opening, summary=summary, details=details),
+                result_type=EscrowOutcome,
             )
+            return cast("EscrowOutcome", answer)
 
     async def command(self, tenant_id: UUID, escrow_id: UUID, command: EscrowCommand) -> EscrowOutcome:
         """Have a command judged and carried out. The same ``command_id`` has one effect and one answer.
@@ -68,7 +94,7 @@ class EscrowClient:
         """
         update: Any = getattr(EscrowWorkflow, command.command.kind)
         update_id = str(command.command_id)
-        async with _answered():
+        async with self._answered():
             handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
             try:
                 answer = await handle.execute_update(update, command, id=update_id, result_type=EscrowOutcome)
@@ -83,11 +109,11 @@ class EscrowClient:
                     start_workflow_operation=self._start(resumption, summary="resumed from the database"),
                     result_type=EscrowOutcome,
                 )
-            return cast(EscrowOutcome, answer)
+            return cast("EscrowOutcome", answer)
 
     async def waiting(self, escrow_id: UUID) -> Waiting | None:
         """What the escrow's workflow says it waits for; None when there is no workflow to ask."""
-        async with _answered():
+        async with self._answered():
             handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
             try:
                 return await handle.query(EscrowWorkflow.waiting, rpc_timeout=QUERY_LIMIT)
@@ -121,16 +147,12 @@ class EscrowClient:
         )
 
 
-class TransferClient:
+class TransferClient(_Caller):
     """Runs deposits, withdrawals and reversals."""
-
-    def __init__(self, client: Client, task_queue: str) -> None:
-        self._client = client
-        self._task_queue = task_queue
 
     async def transfer(self, request: TransferRequest, *, summary: str) -> TransferOutcome:
         """Have a transfer booked and wait for it. The same ``transfer_id`` is booked once."""
-        async with _answered():
+        async with self._answered():
             handle = await self._client.start_workflow(
                 TransferWorkflow.run,
                 request,
@@ -151,11 +173,9 @@ class TransferClient:
 
 
 @asynccontextmanager
-async def _answered() -> AsyncIterator[None]:
-    """Bound the wait, and sort what went wrong into the families of error."""
+async def _sorted_errors() -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(ANSWER_LIMIT_SECONDS):
-            yield
+        yield
     except TimeoutError as error:
         raise Unavailable("temporal", "no outcome in time; it may still come") from error
     except (WorkflowUpdateFailedError, WorkflowFailureError) as error:
@@ -169,6 +189,3 @@ async def _answered() -> AsyncIterator[None]:
         if error.status in _AWAY:
             raise Unavailable("temporal", error.message) from error
         raise
-    except (RuntimeError, OSError) as error:
-        # A lazy client that cannot connect raises a bare RuntimeError from the core's bridge.
-        raise Unavailable("temporal", str(error)) from error

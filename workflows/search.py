@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from uuid import UUID
 
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 TENANT = SearchAttributeKey.for_keyword("Tenant")
-STATUS = SearchAttributeKey.for_keyword("Status")
+#: Not "Status": the UI would show it in the place of the execution's own.
+STATUS = SearchAttributeKey.for_keyword("BusinessStatus")
 ASSET = SearchAttributeKey.for_keyword("Asset")
 REFERENCE = SearchAttributeKey.for_keyword("Reference")
 USERS = SearchAttributeKey.for_keyword_list("Users")
+
+#: The server refuses a value above 2,048 bytes of JSON; a list of three users has to fit.
+VALUE_BYTES_MAX = 500
 
 SEARCH_ATTRIBUTES = (TENANT, STATUS, ASSET, REFERENCE, USERS)
 
@@ -24,12 +30,22 @@ def attributes(
     users: tuple[str, ...] = (),
 ) -> TypedSearchAttributes:
     """The attributes of a workflow at its start."""
-    pairs: list[SearchAttributePair[str] | SearchAttributePair[list[str]]] = [
+    pairs: list[SearchAttributePair[str] | SearchAttributePair[Sequence[str]]] = [
         SearchAttributePair(TENANT, str(tenant_id))
     ]
     for key, value in ((STATUS, status), (ASSET, asset), (REFERENCE, reference)):
         if value is not None:
-            pairs.append(SearchAttributePair(key, value))
+            pairs.append(SearchAttributePair(key, shortened(value)))
     if users:
-        pairs.append(SearchAttributePair(USERS, list(users)))
+        pairs.append(SearchAttributePair(USERS, [shortened(user) for user in users]))
     return TypedSearchAttributes(pairs)
+
+
+def shortened(value: str) -> str:
+    """``value``, cut where its JSON would grow beyond ``VALUE_BYTES_MAX``; the row has it in full."""
+    room = VALUE_BYTES_MAX
+    for index, character in enumerate(value):
+        room -= len(json.dumps(character)) - 2
+        if room < 0:
+            return value[:index]
+    return value

@@ -21,7 +21,7 @@ from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
 from db.step import Step, step
 from domain.errors import Refusal
 from domain.escrow import Decision, Escrow, Event, Movement, Terms, decide, open_escrow
-from domain.ids import escrow_workflow_id
+from domain.ids import escrow_step_id, escrow_workflow_id
 from domain.ledger import Leg, Posting, TransactionKind, merge, pay_from_hold, place_hold
 from domain.money import format_minor
 
@@ -47,7 +47,7 @@ class EscrowActivities:
             return EscrowSnapshot.of(recorded)
         if opening.terms is None:
             raise Refusal("escrow_unknown", f"there is no escrow {opening.escrow_id}")
-        step_id = step_name(opening.escrow_id, "open")
+        step_id = escrow_step_id(opening.escrow_id, "open")
         async with step(self._engine, self._doorbell, tenant_id=opening.tenant_id, step_id=step_id) as opened:
             if opened.receipt is None:
                 asset = await ledger.get_asset(opened.connection, opening.terms.asset)
@@ -74,7 +74,7 @@ class EscrowActivities:
             self._engine,
             self._doorbell,
             tenant_id=request.tenant_id,
-            step_id=step_name(request.escrow_id, request.step),
+            step_id=escrow_step_id(request.escrow_id, request.step),
         ) as opened:
             if opened.receipt is not None:
                 return EscrowSnapshot.of(await _get(opened, request.escrow_id))
@@ -90,11 +90,6 @@ class EscrowActivities:
                 events=_events(decision, transactions),
             )
             return EscrowSnapshot.of(decision.escrow)
-
-
-def step_name(escrow_id: UUID, step: str) -> str:
-    """The receipt's name for a step of an escrow; a command's step is its ``command_id``."""
-    return f"{escrow_workflow_id(escrow_id)}:{step}"
 
 
 async def _get(opened: Step, escrow_id: UUID) -> Escrow:

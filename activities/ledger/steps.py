@@ -76,6 +76,9 @@ async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: dat
             original = await ledger.find_transaction(connection, wanted.reverses_id)
         if original is None:
             raise Refusal("transaction_unknown", f"there is no transaction {wanted.reverses_id}")
+        reversal = await ledger.find_reversal(connection, original.posting.transaction_id)
+        if reversal is not None and reversal.posting.transaction_id != wanted.transfer_id:
+            raise Refusal("already_reversed", f"transaction {reversal.posting.transaction_id} reversed it before")
         return rules.reverse(original.posting, **common)
     asset = await ledger.get_asset(connection, wanted.asset or "")
     book = rules.deposit if wanted.kind is TransferKind.DEPOSIT else rules.withdrawal

@@ -20,9 +20,11 @@ from api.idempotency import Answer, Attempt, once
 from api.problems import documented
 from db import receipts
 from domain.errors import Refusal
+from domain.escrow import CLOSED, Escrow, decide
 from domain.identity import Scope, acting_user
-from domain.ids import escrow_workflow_id
+from domain.ids import escrow_step_id, escrow_workflow_id
 from domain.money import parse_minor
+from kit.clock import now
 from workflows.escrow import (
     ApproveMessage,
     CancelMessage,
@@ -34,6 +36,7 @@ from workflows.escrow import (
     RefundMessage,
     ReleaseMessage,
     ResolveMessage,
+    to_command,
 )
 
 BodyT = TypeVar("BodyT", bound=models.ActorInput)
@@ -135,9 +138,11 @@ class _Command:
         if attempt.repeated and await _was_done(connection, self._escrow_id, attempt.operation_id):
             return Answer(200, view(escrow))
         user_id = acting_user(call.principal, self._body.actor)
+        message = self._message(escrow.terms.asset.scale)
+        _check_open(escrow, message, user_id)
         self._command = EscrowCommand(
             command_id=attempt.operation_id,
-            command=self._message(escrow.terms.asset.scale),
+            command=message,
             origin=OriginMessage(user_id=user_id, key_id=call.principal.key_id, request_id=call.request_id),
         )
         return None
@@ -155,9 +160,17 @@ class _Command:
         return Answer(200, view(await visible(self._call, connection, self._escrow_id)))
 
 
+def _check_open(escrow: Escrow, message: CommandMessage, user_id: str) -> None:
+    """Refuse a command on a closed escrow: closed is final, so the row says it as surely as a workflow would."""
+    if escrow.status not in CLOSED:
+        return
+    decide(escrow, to_command(message), user_id=user_id, at=now())
+    raise RuntimeError(f"the rules let {message.kind} move a closed escrow")
+
+
 async def _was_done(connection: AsyncConnection, escrow_id: UUID, operation_id: UUID) -> bool:
     """Whether a command left its receipt; asked when an earlier request for it died, since its run may be over."""
-    return await receipts.find(connection, f"{escrow_workflow_id(escrow_id)}:{operation_id}") is not None
+    return await receipts.find(connection, escrow_step_id(escrow_id, operation_id)) is not None
 
 
 def _positions(body: models.MilestonesInput) -> tuple[int, ...] | None:

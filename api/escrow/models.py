@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from api.fields import Amount, DecimalText, Input, Instant, Integer, Line, Prose, Symbol, UserId
+from api.fields import WHOLE, Amount, DecimalText, Input, Instant, Line, Prose, Symbol, UserId
 from domain.escrow import DeadlineKind, MilestoneStatus, Role, Status, WaitsFor
 from domain.escrow.opening import MAX_INSPECTION_PERIOD_SECONDS, MAX_MILESTONES
 from domain.money import BASIS_POINTS
@@ -18,11 +18,21 @@ Actor = Annotated[
     UserId | None,
     Field(description="The party that the command speaks for; a key that is bound to a user may leave it out"),
 ]
-Position = Annotated[Integer, Field(ge=1, le=MAX_MILESTONES, description="A milestone, counted from 1")]
+Position = Annotated[int, Field(ge=1, le=MAX_MILESTONES, description="A milestone, counted from 1"), WHOLE]
 Positions = Annotated[
     list[Position] | None,
     Field(min_length=1, max_length=MAX_MILESTONES, description="Which milestones; without it, all that can be meant"),
 ]
+
+
+_EXAMPLE: dict[str, JsonValue] = {
+    "asset": "USDC",
+    "amount": "125.50",
+    "buyer": {"user_id": "alice", "address": "0x52908400098527886E0F7030069857D2E4169EE7"},
+    "seller": {"user_id": "bob"},
+    "inspection_period_seconds": 259_200,
+    "description": "A second-hand camera",
+}
 
 
 class PartyInput(Input):
@@ -43,18 +53,20 @@ class PolicyInput(Input):
     """A milestone is approved once `required` different roles out of `roles` approved it."""
 
     roles: Annotated[list[PartyRole], Field(min_length=1, max_length=3)]
-    required: Annotated[Integer, Field(ge=1, le=3)] = 1
+    required: Annotated[int, Field(ge=1, le=3), WHOLE] = 1
 
 
 class FeeInput(Input):
     """A fee in basis points (1/10,000) of what is released. The buyer's comes on top, the seller's out of it."""
 
-    basis_points: Annotated[Integer, Field(ge=0, le=BASIS_POINTS)]
+    basis_points: Annotated[int, Field(ge=0, le=BASIS_POINTS), WHOLE]
     paid_by: Literal["buyer", "seller"]
 
 
 class NewEscrow(Input):
     """What the parties agreed on: either `amount`, for a single milestone, or `milestones`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     asset: Symbol
     buyer: PartyInput
@@ -65,7 +77,7 @@ class NewEscrow(Input):
     approval_policy: PolicyInput | None = Field(default=None, description="Without it, the buyer approves")
     fees: Annotated[list[FeeInput], Field(max_length=2)] = Field(default=[], description="At most one for each payer")
     funding_deadline: Instant | None = Field(default=None, description="What is not funded by then expires")
-    inspection_period_seconds: Annotated[Integer, Field(ge=1, le=MAX_INSPECTION_PERIOD_SECONDS)] | None = Field(
+    inspection_period_seconds: Annotated[int, Field(ge=1, le=MAX_INSPECTION_PERIOD_SECONDS), WHOLE] | None = Field(
         default=None, description="How long after its approval a funded milestone is released by itself"
     )
     expires_at: Instant | None = Field(

@@ -27,7 +27,7 @@ from domain.identity import Scope, acting_user
 from domain.ids import escrow_workflow_id
 from kit.clock import now
 from workflows.escrow import OpenEscrow, OriginMessage
-from workflows.escrow.waiting import summary, waiting
+from workflows.escrow.waiting import agreed, summary, waiting
 
 routes = router("/escrows", "escrows")
 
@@ -143,6 +143,7 @@ class _Opening:
         self._body = body
         self._opening: OpenEscrow | None = None
         self._summary = ""
+        self._details = ""
         self._taken: Refusal | None = None
 
     async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
@@ -167,6 +168,7 @@ class _Opening:
         if principal.user_id is not None and decided.escrow.role_of(principal.user_id) is None:
             raise Refusal("not_a_party", "this key opens only escrows in which its user is a party")
         self._summary = shortened(summary(decided.escrow))
+        self._details = agreed(decided.escrow)
         origin = OriginMessage(user_id=user_id, key_id=principal.key_id, request_id=self._call.request_id)
         self._opening = OpenEscrow(
             tenant_id=principal.tenant_id, escrow_id=attempt.operation_id, terms=message, origin=origin
@@ -178,7 +180,7 @@ class _Opening:
         opening = self._begun()
         structlog.contextvars.bind_contextvars(workflow_id=escrow_workflow_id(opening.escrow_id))
         try:
-            await self._call.services.escrows.open(opening, summary=self._summary)
+            await self._call.services.escrows.open(opening, summary=self._summary, details=self._details)
         except Refusal as refusal:
             if refusal.code != "reference_taken":
                 raise translated(refusal, self._body) from None

@@ -12,14 +12,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.ledger import Balance, Leg, Posting, Pot, decide
 
+#: All the accounts or, when one is not there yet, none: whoever opens accounts must not hold any that others wait for.
 #: The column that SELECT … FOR UPDATE needs the right to change is ``version``; see the migration.
 _LOCK = text(
     """
+    WITH wanted AS (
+        SELECT DISTINCT ref, asset FROM jsonb_to_recordset(CAST(:wanted AS jsonb)) AS w (ref text, asset text)
+    )
     SELECT a.account_id, a.ref, a.asset, a.available_minor, a.held_minor
-    FROM accounts a
-    JOIN (SELECT DISTINCT ref, asset FROM jsonb_to_recordset(CAST(:wanted AS jsonb)) AS w (ref text, asset text)) AS w
-      ON w.ref = a.ref AND w.asset = a.asset
-    WHERE a.tenant_id = :tenant
+    FROM accounts a JOIN wanted w ON w.ref = a.ref AND w.asset = a.asset
+    WHERE a.tenant_id = :tenant AND NOT EXISTS (
+        SELECT FROM wanted m WHERE NOT EXISTS (
+            SELECT FROM accounts e WHERE e.tenant_id = :tenant AND e.ref = m.ref AND e.asset = m.asset
+        )
+    )
     ORDER BY a.account_id FOR UPDATE OF a
     """
 )
@@ -62,7 +68,8 @@ async def post(connection: AsyncConnection, tenant: UUID, postings: Sequence[Pos
     """Book ``postings``, all or none, in the caller's transaction.
 
     Raises the first posting's ``Refusal`` (``insufficient_funds``, ``hold_exhausted``, …). Accounts are opened on
-    first use. Locks are taken in account order, so concurrent postings wait for one another and do not deadlock.
+    first use, in the order of their names. Locks are taken in account order, so concurrent postings wait for one
+    another and do not deadlock.
     """
     accounts, balances = await _lock(connection, tenant, (leg for posting in postings for leg in posting.legs))
     for posting in postings:

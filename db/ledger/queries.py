@@ -179,6 +179,13 @@ async def find_by_reference(
     return None if row is None else _transaction(row)
 
 
+async def find_reversal(connection: AsyncConnection, transaction_id: UUID) -> LedgerTransaction | None:
+    """The transaction that takes this one back."""
+    query = _TRANSACTIONS.format(conditions="t.reverses_id = :transaction_id")
+    row = (await connection.execute(text(query), {"transaction_id": transaction_id})).one_or_none()
+    return None if row is None else _transaction(row)
+
+
 async def trial_balance(connection: AsyncConnection) -> dict[str, int]:
     """The sum over every account of the tenant, per asset, in minor units: zero each, or the books are broken."""
     rows = await connection.execute(

@@ -52,7 +52,11 @@ SET ROLE holdfast_owner;
 def run_offline() -> None:
     """Print the SQL instead of running it."""
     context.configure(
-        url="postgresql+psycopg://", target_metadata=METADATA, literal_binds=True, transaction_per_migration=False
+        url="postgresql+psycopg://",
+        target_metadata=METADATA,
+        literal_binds=True,
+        transaction_per_migration=False,
+        dialect_opts={"paramstyle": "named"},  # the driver's own style writes every % of our functions twice
     )
     with context.begin_transaction():
         context.execute(ROLES)
@@ -72,7 +76,8 @@ async def run_online() -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    for statement in (f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})", ROLES, SESSION):
+    limit = "SET statement_timeout = '60s'"  # the wait for another migration has one too
+    for statement in (limit, f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})", ROLES, SESSION):
         connection.execute(text(statement))
     context.configure(connection=connection, target_metadata=METADATA, compare_type=True, compare_server_default=True)
     context.run_migrations()

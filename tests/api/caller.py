@@ -82,15 +82,18 @@ class Caller:
 
     async def deposit(self, user: str, amount: str, asset: str = "USDC") -> dict[str, Any]:
         """Bring money in."""
-        return ok(await self.post(f"accounts/{user}/deposits", {"asset": asset, "amount": amount}), 201)
+        made: dict[str, Any] = ok(await self.post(f"accounts/{user}/deposits", {"asset": asset, "amount": amount}), 201)
+        return made
 
     async def open(self, **changes: Any) -> dict[str, Any]:
         """Open an escrow between alice and bob."""
-        return ok(await self.post("escrows", escrow_body(**changes)), 201)
+        made: dict[str, Any] = ok(await self.post("escrows", escrow_body(**changes)), 201)
+        return made
 
     async def command(self, escrow_id: str, name: str, actor: str, **said: Any) -> dict[str, Any]:
         """Have ``actor`` give a command that goes well."""
-        return ok(await self.post(f"escrows/{escrow_id}/{name}", {"actor": actor, **said}))
+        after: dict[str, Any] = ok(await self.post(f"escrows/{escrow_id}/{name}", {"actor": actor, **said}))
+        return after
 
     async def balance(self, user: str, asset: str = "USDC") -> tuple[str, str]:
         """What a user has: available and held."""

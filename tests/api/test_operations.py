@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -123,9 +122,40 @@ async def test_a_body_that_grows_too_long_is_stopped(service: Caller) -> None:
     assert taken <= MAX_BODY_BYTES // 65_536 + 2
 
 
+async def test_a_sender_that_left_is_no_fault_of_ours(service: Caller) -> None:
+    sent: list[object] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    headers = [(b"x-api-key", (service.key or "").encode()), (b"content-length", b"10")]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/api/v1/escrows",
+        "raw_path": b"/api/v1/escrows",
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "server": ("api.test", 80),
+    }
+    with structlog.testing.capture_logs() as lines:
+        await service.app(scope, receive, send)
+    assert sent == []
+    assert [(line["event"], line.get("status")) for line in lines] == [("request", 499)]
+
+
 async def test_a_bug_tells_no_internals(service: Caller, settings: ApiSettings) -> None:
     unstarted = create_app(settings)  # so every route meets a missing part
-    response = await Caller(unstarted, service.tenant, service.engine, service.key).get("assets")
+    with structlog.testing.capture_logs() as lines:
+        response = await Caller(unstarted, service.tenant, service.engine, service.key).get("assets")
+    assert ("request failed", True) in {(line["event"], line.get("exc_info", False)) for line in lines}
     problem = refused(response, 500, "internal_error")
     assert "Traceback" not in response.text
     assert "services" not in problem["detail"]
@@ -219,12 +249,7 @@ def test_the_process_serves_and_stops(process: subprocess.Popen[str]) -> None:
     assert process.stderr is not None
     line = next(json.loads(line) for line in process.stderr if "listening" in line)
     assert line["service"] == "api"
-    for _ in range(200):
-        try:
-            answer = httpx.get(f"{line['url']}/healthz")
-            break
-        except httpx.TransportError:
-            logging.getLogger(__name__).debug("not yet")
+    answer = httpx.get(f"{line['url']}/healthz", timeout=30)  # the socket listens, so this waits for the start
     assert answer.json() == {"status": "ok"}
     assert httpx.get(f"{line['url']}/readyz").status_code == 503
     assert httpx.get(line["docs"]).status_code == 200

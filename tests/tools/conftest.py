@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from temporalio.client import Client
@@ -19,5 +19,5 @@ def dev_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalDev
 
 
 @pytest.fixture
-async def temporal_client(dev_server: TemporalDevServer) -> AsyncIterator[Client]:
-    yield await connect(dev_server.address)
+async def temporal_client(dev_server: TemporalDevServer) -> Client:
+    return await connect(dev_server.address)

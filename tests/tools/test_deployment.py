@@ -44,7 +44,7 @@ async def begin(client: Client, name: str, workflow: Any = Story) -> WorkflowHan
     async with asyncio.timeout(20):
         # Only a completed task binds a run to its build; and the query is answered from the list, which lags.
         query = f"WorkflowId = '{handle.id}' AND TemporalWorkerDeployment = '{name}'"
-        while (await client.count_workflows(query)).count == 0:
+        while (await client.count_workflows(query)).count == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return handle
 

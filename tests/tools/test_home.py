@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tools.local.home import PREFERRED_PORTS, Home, StackFile, write_atomically
@@ -22,25 +24,33 @@ def a_stack() -> StackFile:
     )
 
 
+@contextmanager
+def chosen(home: Home) -> Iterator[dict[str, int]]:
+    ports = home.choose_ports()
+    try:
+        yield dict(ports.by_role)
+    finally:
+        ports.release()
+
+
 def test_two_homes_choose_different_ports_and_keep_them(tmp_path: Path) -> None:
     first, second = Home(tmp_path / "a"), Home(tmp_path / "b")
-    first_ports, second_ports = first.choose_ports(), second.choose_ports()
-    assert first_ports.by_role.keys() == PREFERRED_PORTS.keys()
-    assert not set(first_ports.by_role.values()) & set(second_ports.by_role.values())
-    remembered = dict(second_ports.by_role)
-    second_ports.release()
-    assert second.choose_ports().by_role == remembered
+    with chosen(first) as first_ports, chosen(second) as second_ports:
+        assert first_ports.keys() == PREFERRED_PORTS.keys()
+        assert not set(first_ports.values()) & set(second_ports.values())
+    with chosen(second) as again:
+        assert again == second_ports
 
 
 def test_a_port_taken_by_somebody_else_is_replaced(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    ports = home.choose_ports()
-    taken = ports.by_role["api"]
-    ports.release()
+    with chosen(Home(tmp_path)) as first:
+        pass
     with socket.socket() as stranger:
-        stranger.bind(("127.0.0.1", taken))
+        stranger.bind(("127.0.0.1", first["api"]))
         stranger.listen()
-        assert home.choose_ports().by_role["api"] != taken
+        with chosen(Home(tmp_path)) as second:
+            assert second["api"] != first["api"]
+            assert {**second, "api": 0} == {**first, "api": 0}
 
 
 def test_the_lock_is_held_once_and_freed_with_its_holder(tmp_path: Path) -> None:

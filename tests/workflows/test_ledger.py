@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -46,11 +47,11 @@ async def test_a_transfer_id_is_booked_once(desk: Desk) -> None:
 
 async def test_a_correction_is_a_reversal_and_happens_once(desk: Desk) -> None:
     booked = await desk.deposit(BUYER, 9)
-    changes = {"kind": TransferKind.REVERSAL, "reverses_id": booked.transaction_id, "account": None, "asset": None}
-    await desk.deposit(BUYER, 0, **changes)
+    changes: dict[str, Any] = {"kind": TransferKind.REVERSAL, "reverses_id": booked.transaction_id, "account": None}
+    await desk.deposit(BUYER, 0, "USDC", **changes)
     assert await desk.balance(BUYER) == Balance(0, 0)
     with pytest.raises(Refusal) as refused:
-        await desk.deposit(BUYER, 0, **changes)
+        await desk.deposit(BUYER, 0, "USDC", **changes)
     assert refused.value.code in {"already_reversed", "insufficient_funds"}
 
 

@@ -13,5 +13,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_: argparse.Namespace) -> int:
+    """Do it; the exit status."""
     say(build_id())
     return 0

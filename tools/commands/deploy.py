@@ -15,6 +15,7 @@ from workflows.registry import replayer
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
     parser.add_argument(
         "--build-id",
         default="",
@@ -34,6 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Do it; the exit status."""
     build = Build(DEPLOYMENT_NAME, options.build_id or build_id())
     return asyncio.run(_deploy(load(TemporalSettings), build, options))
 
@@ -49,7 +51,6 @@ async def _deploy(settings: TemporalSettings, build: Build, options: argparse.Na
         task_queue=settings.temporal_task_queue,
         served=() if options.no_other_workers else None,
     )
-    say(
-        f"stranded runs: {len(moved.replayed)} moved, {len(moved.restarted)} started again, {len(moved.stuck)} left alone"
-    )
+    counts = (len(moved.replayed), len(moved.restarted), len(moved.stuck))
+    say("stranded runs: {} moved, {} started again, {} left alone".format(*counts))
     return 0

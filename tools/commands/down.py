@@ -14,4 +14,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_: argparse.Namespace) -> int:
+    """Do it; the exit status."""
     return control.down(Home.from_environment(), say)

@@ -13,10 +13,12 @@ from tools.settings import DatabaseSettings, load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
     parser.add_argument("--sql", action="store_true", help="print the SQL instead of running it")
 
 
 def run(options: argparse.Namespace) -> int:
+    """Do it; the exit status."""
     if options.sql:
         say(migrate.upgrade_sql())
         return 0

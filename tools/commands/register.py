@@ -18,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_: argparse.Namespace) -> int:
+    """Do it; the exit status."""
     asyncio.run(_register(load(TemporalSettings)))
     return 0
 

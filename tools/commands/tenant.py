@@ -11,6 +11,7 @@ from tools.tenants import create_tenant
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="make a tenant")
     create.add_argument("name")
@@ -18,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Do it; the exit status."""
     scopes = frozenset(Scope) if options.operator else frozenset(Scope) - {Scope.TENANTS_WRITE}
     tenant, key = create_tenant(load(DatabaseSettings).database_url, options.name, scopes=scopes)
     say(f"tenant {options.name} ({tenant})")

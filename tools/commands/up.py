@@ -15,11 +15,13 @@ from tools.local.home import Home
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
     parser.add_argument("--detach", action="store_true", help="return when everything is ready")
     parser.add_argument("--report-to", type=int, metavar="FD", help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
+    """Do it; the exit status."""
     home = Home.from_environment()
     if options.detach:
         return control.up_detached(home, say)

@@ -16,7 +16,7 @@ from tools.local.home import Home, StackFile
 from tools.local.http import http_ok
 from tools.local.process import ProcessId, StackError, wait_until
 from tools.local.stack import Stack, code_digest, summary
-from tools.local.supervisor import Service, Stopped, Supervisor, Task
+from tools.local.supervisor import Service, StopRequested, Supervisor, Task
 
 OTHER_START_LIMIT_SECONDS = 180.0
 HEALTH_LIMIT_SECONDS = 30.0
@@ -62,7 +62,7 @@ def supervise(
         changed(supervisor.pids())
         announce(summary(home, stack.file(supervisor.pids())))
         supervisor.watch()
-    except Stopped:
+    except StopRequested:
         announce("stopped before it was ready")
         return 1
     except StackError as failure:
@@ -137,7 +137,7 @@ def _find_running(home: Home, say: Say) -> int | None:
         if not home.is_locked():
             return None
         say(
-            f"it is not ready after {OTHER_START_LIMIT_SECONDS:g} s: see {home.log('supervisor')}, or run `make down` first"
+            f"it is not ready after {OTHER_START_LIMIT_SECONDS:g} s: see {home.log('supervisor')}, or `make down` first"
         )
         return 1
     if stack.code != code_digest():
@@ -191,6 +191,8 @@ def end_leftovers(home: Home, say: Say) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
+    """One process of a stack."""
+
     role: str
     pid: int
     alive: bool

@@ -46,29 +46,36 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> Home:
+        """The folder that HOLDFAST_HOME names."""
         return cls(Path(os.environ.get("HOLDFAST_HOME") or DEFAULT_HOME).absolute())
 
     @property
     def stack_file(self) -> Path:
+        """How to reach the stack while it is ready."""
         return self.root / "stack.json"
 
     @property
     def failure_file(self) -> Path:
+        """Why the last stack ended, where it did not end by request."""
         return self.root / "failure.txt"
 
     @property
     def api_key_file(self) -> Path:
+        """The first tenant's API key."""
         return self.root / "api-key"
 
     @property
     def postgres_data(self) -> Path:
+        """PostgreSQL's data folder."""
         return self.root / "postgres"
 
     @property
     def temporal_database(self) -> Path:
+        """The Temporal server's SQLite file."""
         return self.root / "temporal" / "temporal.db"
 
     def log(self, name: str) -> Path:
+        """The log of one role."""
         return self.root / "logs" / f"{name}.log"
 
     def lock(self) -> TextIO | None:
@@ -77,6 +84,7 @@ class Home:
         return _try_lock(self.root / "lock")
 
     def is_locked(self) -> bool:
+        """Whether a supervisor lives."""
         if not self.root.exists():
             return False
         lock = self.lock()
@@ -86,6 +94,7 @@ class Home:
         return False
 
     def write_stack(self, stack: StackFile) -> None:
+        """Say that the stack is ready, and how to reach it."""
         write_atomically(self.stack_file, json.dumps(asdict(stack), indent=2) + "\n")
 
     def read_stack(self) -> StackFile | None:
@@ -102,6 +111,7 @@ class Home:
         write_atomically(self.root / "processes.json", json.dumps(content) + "\n")
 
     def read_processes(self) -> dict[str, ProcessId]:
+        """The processes of the last stack by role, alive or not."""
         found = _read_json(self.root / "processes.json")
         try:
             return {role: ProcessId(int(pid), int(started)) for role, (pid, started) in found.items()}
@@ -109,6 +119,7 @@ class Home:
             return {}
 
     def forget_stack(self) -> None:
+        """Remove the files that speak of a running stack."""
         self.stack_file.unlink(missing_ok=True)
         (self.root / "processes.json").unlink(missing_ok=True)
 
@@ -141,6 +152,7 @@ class Ports:
         raise StackError(f"no free port was found for {role}")
 
     def release(self) -> None:
+        """Let other stacks choose these ports."""
         for reservation in self._reservations:
             reservation.close()
         self._reservations.clear()

@@ -1,7 +1,7 @@
 """Start a program that ends when its parent ends: `leash.py PARENT SIGNAL UID COMMAND…`.
 
-Run as a script by an isolated interpreter, it replaces itself with COMMAND, so the pid stays. It needs no other module of
-ours and starts in a few milliseconds. UID -1 keeps the user.
+Run as a script by an isolated interpreter, it replaces itself with COMMAND, so the pid stays. It needs no other module
+of ours and starts in a few milliseconds. UID -1 keeps the user.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
+    """Become the command."""
     parent, death_signal, uid = (int(value) for value in arguments[:3])
     command = arguments[3:]
     if uid >= 0:
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> None:
     if os.getppid() != parent:
         sys.exit("the parent ended before the start")
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 - to become the command is the point
     except OSError as failure:
         sys.exit(f"{command[0]}: {failure.strerror}")
 

@@ -92,8 +92,8 @@ def _hand_over(folder: Path) -> None:
         closed = [parent for parent in target.resolve().parents if not parent.stat().st_mode & 0o001]
         if closed:
             raise PostgresError(
-                f"PostgreSQL does not run as root, this machine forbids user namespaces, and the user nobody cannot enter "
-                f"{closed[0]}: run as an ordinary user, or keep the checkout and HOLDFAST_HOME in a folder open to all"
+                "PostgreSQL does not run as root, this machine forbids user namespaces, and nobody cannot enter"
+                f" {closed[0]}: run as an ordinary user, or keep the checkout and HOLDFAST_HOME in a folder open to all"
             )
     os.chown(folder, NOBODY, NOBODY)
 
@@ -118,15 +118,18 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
+        """Where our database is."""
         return self.url_of(self.database)
 
     @property
     def pid(self) -> int:
+        """The postmaster."""
         if self._process is None:
             raise PostgresError("PostgreSQL was not started")
         return self._process.pid
 
     def url_of(self, database: str) -> str:
+        """Where one of its databases is."""
         return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{database}"
 
     def command(self) -> list[str]:
@@ -149,6 +152,7 @@ class EmbeddedPostgres:
         self._clear_stale_pid_file()
 
     def ready(self) -> bool:
+        """Whether it accepts connections."""
         try:
             psycopg.connect(self.url_of("postgres"), connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -221,7 +225,7 @@ class EmbeddedPostgres:
         building.rename(self.data_dir)
 
     def _clear_stale_pid_file(self) -> None:
-        """A pid that now belongs to somebody else would block the start; a server over this folder must not be disturbed."""
+        """A pid that now belongs to somebody else would block the start; a server over this folder is not disturbed."""
         pid_file = self.data_dir / "postmaster.pid"
         if not wait_until(lambda: not self._served_by(pid_file), limit_seconds=self.stop_limit_seconds):
             raise PostgresError(f"another PostgreSQL (pid {_first_line(pid_file)}) is serving {self.data_dir}")

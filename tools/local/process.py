@@ -41,6 +41,7 @@ class ProcessId:
         return cls(pid, int(fields[19]))
 
     def alive(self) -> bool:
+        """Whether that very process still runs."""
         return ProcessId.of(self.pid) == self
 
     def wait_gone(self, limit_seconds: float) -> bool:
@@ -76,7 +77,10 @@ def spawn(
     death_signal: signal.Signals = signal.SIGTERM,
     user_id: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in its own session, its output appended to `log`; it is signalled when the calling thread ends."""
+    """Start `command` in a session of its own, its output appended to `log`.
+
+    It gets `death_signal` when the calling thread ends, so call this from a thread that lives as long as the child.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
         log.replace(log.with_name(log.name + ".1"))
@@ -129,17 +133,18 @@ def wait_until(ready: Callable[[], bool], *, limit_seconds: float, pause_seconds
 def free_port() -> int:
     """A port on loopback that nothing listens on right now.
 
-    It lies below the range that outgoing connections take theirs from: a client that knocks at a stopped server there would
-    sooner or later connect to itself and keep the server out.
+    It lies below the range that outgoing connections take theirs from: a client that knocks at a stopped server there
+    would sooner or later connect to itself and keep the server out.
     """
     for _ in range(1000):
-        port = random.randrange(15_000, 32_000)
+        port = random.randrange(15_000, 32_000)  # noqa: S311 - no secret
         if port_is_free(port):
             return port
     raise StackError("no free port was found on 127.0.0.1")
 
 
 def port_is_free(port: int) -> bool:
+    """Whether nothing listens on this port of loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

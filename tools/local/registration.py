@@ -68,7 +68,7 @@ async def register_search_attributes(client: Client, keys: Iterable[SearchAttrib
         if error.status != RPCStatusCode.ALREADY_EXISTS:
             raise
     async with asyncio.timeout(VISIBLE_LIMIT_SECONDS):
-        while not missing.keys() <= (await _known_attributes(client)).keys():
+        while not missing.keys() <= (await _known_attributes(client)).keys():  # noqa: ASYNC110 - nothing to wait on
             await asyncio.sleep(0.1)
     return tuple(missing)
 
@@ -81,7 +81,7 @@ async def _known_attributes(client: Client) -> Mapping[str, int]:
 
 
 async def reconcile_schedules(client: Client, declared: Mapping[str, Schedule]) -> Reconciled:
-    """Make the server's schedules of ours equal to `declared`, by id. Whether one is paused stays as the operator left it.
+    """Make the server's schedules of ours equal to `declared`, by id; a pause stays as the operator left it.
 
     Ids begin with `holdfast:`; schedules of other people are not touched.
     """
@@ -111,7 +111,7 @@ def _digest(schedule: Schedule) -> str:
 
 
 def _marked(schedule: Schedule) -> Schedule:
-    """The schedule with its digest in the memo of the runs it starts, where an operator's pause does not overwrite it."""
+    """The schedule with its digest in the memo of the runs it starts, which no operator's pause overwrites."""
     action = schedule.action
     if not isinstance(action, ScheduleActionStartWorkflow):
         raise RegistrationError("a schedule must start a workflow")

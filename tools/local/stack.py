@@ -36,6 +36,7 @@ class Stack:
 
     @property
     def embedded_postgres(self) -> postgres.EmbeddedPostgres | None:
+        """The database of our own, or None when DATABASE_URL is set."""
         if self.environment.get("DATABASE_URL"):
             return None
         return postgres.EmbeddedPostgres(
@@ -46,6 +47,7 @@ class Stack:
 
     @property
     def embedded_temporal(self) -> temporal.TemporalDevServer | None:
+        """The Temporal server of our own, or None when TEMPORAL_ADDRESS is set."""
         if self.environment.get("TEMPORAL_ADDRESS"):
             return None
         ports = self.ports.by_role
@@ -60,21 +62,25 @@ class Stack:
 
     @property
     def database_url(self) -> str:
+        """The database that everything uses."""
         embedded = self.embedded_postgres
         return embedded.url if embedded else self.environment["DATABASE_URL"]
 
     @property
     def temporal_address(self) -> str:
+        """The Temporal server that everything uses."""
         embedded = self.embedded_temporal
         return embedded.address if embedded else self.environment["TEMPORAL_ADDRESS"]
 
     @property
     def temporal_ui_url(self) -> str | None:
+        """Its Web UI, where that is known."""
         embedded = self.embedded_temporal
         return embedded.ui_url if embedded else self.environment.get("TEMPORAL_UI_URL") or None
 
     @property
     def api_url(self) -> str:
+        """Where the API will be."""
         return f"http://{LOOPBACK}:{self.ports.by_role['api']}"
 
     def child_environment(self) -> dict[str, str]:
@@ -117,6 +123,7 @@ class Stack:
         return steps
 
     def file(self, pids: Mapping[str, int]) -> StackFile:
+        """How to reach this stack."""
         return StackFile(
             api_url=self.api_url,
             temporal_address=self.temporal_address,

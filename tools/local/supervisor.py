@@ -18,7 +18,7 @@ BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 QUICK_DEATHS_MAX = 8
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """Somebody asked the supervisor to end while it was waiting."""
 
 
@@ -67,7 +67,7 @@ class Supervisor:
 
     steps: Sequence[Service | Task]
     say: Callable[[str], None]
-    on_change: Callable[[Mapping[str, int]], None] = lambda pids: None
+    on_change: Callable[[Mapping[str, int]], None] = lambda _: None
     quick_deaths_max: int = QUICK_DEATHS_MAX
     _children: list[_Child] = field(default_factory=list)
     _stopping: bool = False
@@ -77,6 +77,7 @@ class Supervisor:
         self._stopping = True
 
     def pids(self) -> dict[str, int]:
+        """The process of each role that was started."""
         return {"supervisor": os.getpid()} | {child.service.name: child.process.pid for child in self._children}
 
     def identities(self) -> dict[str, ProcessId]:
@@ -125,7 +126,7 @@ class Supervisor:
         process = spawn(task.command, log=task.log, env=task.env, cwd=task.cwd)
         try:
             self._wait(lambda: process.poll() is not None, task.limit_seconds)
-        except Stopped:
+        except StopRequested:
             stop(process, first=signal.SIGTERM, limit_seconds=10)
             raise
         if process.poll() is None:
@@ -193,7 +194,7 @@ class Supervisor:
         deadline = time.monotonic() + limit_seconds
         while not condition() and time.monotonic() < deadline:
             if self._stopping:
-                raise Stopped
+                raise StopRequested
             time.sleep(POLL_SECONDS / 2)
 
 

@@ -61,6 +61,7 @@ class TemporalDevServer:
 
     @property
     def address(self) -> str:
+        """Where clients connect."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -70,11 +71,13 @@ class TemporalDevServer:
 
     @property
     def pid(self) -> int:
+        """The server."""
         if self._process is None:
             raise TemporalError("the Temporal server was not started")
         return self._process.pid
 
     def command(self) -> list[str]:
+        """The server's command."""
         arguments = [
             str(binary()),
             "server",
@@ -140,6 +143,7 @@ class TemporalDevServer:
         self.configure()
 
     def stop(self) -> None:
+        """End it; what it did is in its file."""
         if self._process is not None:
             stop(self._process, first=signal.SIGTERM, limit_seconds=STOP_LIMIT_SECONDS)
             self._process = None

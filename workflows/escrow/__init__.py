@@ -15,9 +15,10 @@ from activities.escrow.messages import (
     ReleaseMessage,
     ResolveMessage,
     TermsMessage,
+    to_command,
 )
 from activities.messages import OriginMessage
-from workflows.escrow.waiting import Waiting, WaitMessage
+from workflows.escrow.waiting import Waiting, WaitMessage, agreed, summary
 from workflows.escrow.workflow import EscrowWorkflow
 
 __all__ = [
@@ -39,4 +40,7 @@ __all__ = [
     "TermsMessage",
     "WaitMessage",
     "Waiting",
+    "agreed",
+    "summary",
+    "to_command",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from activities.messages import Message
 from domain import escrow as rules
@@ -47,7 +47,7 @@ def waiting(escrow: rules.Escrow) -> Waiting:
 def summary(escrow: rules.Escrow) -> str:
     """One line: how much goes from whom to whom."""
     terms = escrow.terms
-    return f"{_amount(escrow, _total(escrow))} · {terms.buyer.user_id} → {terms.seller.user_id}"
+    return f"{_amount(escrow, _total(escrow))} · {short(terms.buyer.user_id)} → {short(terms.seller.user_id)}"
 
 
 def details(escrow: rules.Escrow) -> str:
@@ -59,14 +59,43 @@ def details(escrow: rules.Escrow) -> str:
     lines += ["", *(f"- {_wait_line(escrow, wait)}" for wait in rules.waiting_for(escrow))]
     if escrow.status in rules.CLOSED:
         lines.append("- Closed; nothing is awaited.")
-    lines += ["", "| # | milestone | amount | status | released | refunded |", "|--:|---|--:|---|--:|--:|"]
-    lines += [
-        f"| {m.position} | {_cell(m.title)} | {_amount(escrow, m.amount_minor)} | {m.status} |"
-        f" {_amount(escrow, m.released_minor)} | {_amount(escrow, m.refunded_minor)} |"
-        for m in escrow.milestones
-    ]
+    lines += ["", *(f"{milestone.position}. {_milestone_line(escrow, milestone)}" for milestone in escrow.milestones)]
     return "\n".join(lines)
 
+
+def agreed(escrow: rules.Escrow) -> str:
+    """Markdown for the Temporal UI: what was agreed, which never changes."""
+    terms = escrow.terms
+    lines = [f"- {role}: {party.user_id}{_address(party)}" for role, party in escrow.parties()]
+    who = ", ".join(terms.policy.roles)
+    lines.append(f"- approval: {terms.policy.required} of {who}")
+    for payer, points in (("buyer", terms.buyer_fee_basis_points), ("seller", terms.seller_fee_basis_points)):
+        if points:
+            lines.append(f"- fee paid by the {payer}: {points} basis points")
+    if terms.funding_deadline is not None:
+        lines.append(f"- to be funded before {_instant(terms.funding_deadline)}")
+    if terms.inspection_period_seconds is not None:
+        lines.append(f"- inspection period: {timedelta(seconds=terms.inspection_period_seconds)}, then release")
+    if terms.expires_at is not None:
+        lines.append(f"- expires {_instant(terms.expires_at)}, then refund")
+    if terms.reference is not None:
+        lines.append(f"- reference: {_one_line(terms.reference)}")
+    return "\n".join(lines)
+
+
+def timer_summary(escrow: rules.Escrow, deadline: rules.Deadline) -> str:
+    """One line for the timer of a deadline: what ends, and what the clock will do then."""
+    buyer, seller = short(escrow.terms.buyer.user_id), short(escrow.terms.seller.user_id)
+    match deadline.kind:
+        case rules.DeadlineKind.FUNDING:
+            return "funding deadline: what is not funded by then expires"
+        case rules.DeadlineKind.INSPECTION:
+            return f"inspection of milestone {deadline.position} ends: what is left goes to {seller}"
+        case rules.DeadlineKind.EXPIRY:
+            return f"expiry: what nobody approved returns to {buyer}"
+
+
+_NAME_CHARACTERS_MAX = 40
 
 _ASKS = {
     rules.WaitsFor.FUNDING: "Waits for {who} to fund {what}",
@@ -83,6 +112,11 @@ _THEN = {
 }
 
 
+def short(user_id: str) -> str:
+    """A user id for a summary: the server refuses summaries above 400 bytes."""
+    return user_id if len(user_id) <= _NAME_CHARACTERS_MAX else f"{user_id[: _NAME_CHARACTERS_MAX - 1]}…"
+
+
 def _wait_line(escrow: rules.Escrow, wait: rules.Wait) -> str:
     users = {role: party.user_id for role, party in escrow.parties()}
     who = " or ".join(f"the {role} ({users[role]})" if role in users else f"the {role}" for role in wait.roles)
@@ -90,7 +124,26 @@ def _wait_line(escrow: rules.Escrow, wait: rules.Wait) -> str:
     line = _ASKS[wait.what].format(who=who or "nobody", what=what)
     if wait.until is None:
         return f"{line}, without a deadline."
-    return f"{line} until **{wait.until:%Y-%m-%d %H:%M:%S} UTC**, {_THEN.get(wait.what, 'then the clock decides')}."
+    return f"{line} until **{_instant(wait.until)}**, {_THEN.get(wait.what, 'then the clock decides')}."
+
+
+def _milestone_line(escrow: rules.Escrow, milestone: rules.Milestone) -> str:
+    line = f"{_one_line(milestone.title)}: {_amount(escrow, milestone.amount_minor)}, **{milestone.status}**"
+    if milestone.released_minor:
+        line += f", {_amount(escrow, milestone.released_minor)} released"
+    if milestone.refunded_minor:
+        line += f", {_amount(escrow, milestone.refunded_minor)} refunded"
+    if milestone.dispute is not None:
+        line += f"; disputed by {milestone.dispute.user_id}: {_one_line(milestone.dispute.reason)}"
+    return line
+
+
+def _address(party: rules.Party) -> str:
+    return "" if party.address is None else f" ({party.address})"
+
+
+def _instant(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _numbers(positions: tuple[int, ...]) -> str:
@@ -108,5 +161,5 @@ def _amount(escrow: rules.Escrow, minor: int) -> str:
     return f"{shortened} {escrow.terms.asset.symbol}"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")[:80]
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:80]

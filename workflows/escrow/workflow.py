@@ -30,18 +30,12 @@ with workflow.unsafe.imports_passed_through():
     from activities.failures import refusal_failure, step_failure
     from activities.messages import OriginMessage
     from domain.errors import Refusal
-    from domain.escrow import CLOSED, Deadline, DeadlineKind, Escrow, decide, next_deadline
-    from workflows.escrow.waiting import Waiting, details, waiting
+    from domain.escrow import CLOSED, Deadline, Escrow, decide, next_deadline
+    from workflows.escrow.waiting import Waiting, details, short, timer_summary, waiting
     from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
 
 #: How long a run waits before it tries an overdue deadline again, after all attempts of a step failed.
 _OVERDUE_PAUSE = timedelta(minutes=1)
-
-_TIMER_SUMMARY = {
-    DeadlineKind.FUNDING: "funding deadline",
-    DeadlineKind.INSPECTION: "end of the inspection period",
-    DeadlineKind.EXPIRY: "expiry",
-}
 
 
 @workflow.defn
@@ -193,7 +187,7 @@ class EscrowWorkflow:
             await workflow.wait_condition(
                 lambda: self._moving or self._state().version != escrow.version,
                 timeout=None if deadline is None else deadline.at - workflow.now(),
-                timeout_summary=None if deadline is None else _TIMER_SUMMARY[deadline.kind],
+                timeout_summary=None if deadline is None else timer_summary(escrow, deadline),
             )
         except TimeoutError:
             assert deadline is not None, "only a deadline sets a timeout"
@@ -229,7 +223,7 @@ class EscrowWorkflow:
         self, step: str, command: CommandMessage | PassDeadlineMessage, origin: OriginMessage, at: datetime
     ) -> None:
         kind = command.kind.replace("_", " ")
-        by = origin.user_id or "the clock"
+        by = "the clock" if origin.user_id is None else short(origin.user_id)
         snapshot = await workflow.execute_local_activity_method(
             EscrowActivities.apply,
             ApplyCommand(

@@ -199,16 +199,19 @@ GRANT EXECUTE ON FUNCTION find_api_key(bytea), count_api_key_uses(uuid[], bigint
 GRANT SELECT ON alembic_version TO holdfast_app, holdfast_engine;
 GRANT SELECT ON tenants TO holdfast_app, holdfast_engine;
 GRANT SELECT ON api_keys TO holdfast_app, holdfast_engine;
-GRANT INSERT (tenant_id, key_id, key_hash, prefix, last_four, name, scopes, user_id, expires_at) ON api_keys TO holdfast_app, holdfast_engine;
+GRANT INSERT (tenant_id, key_id, key_hash, prefix, last_four, name, scopes, user_id, expires_at)
+    ON api_keys TO holdfast_app, holdfast_engine;
 GRANT UPDATE (revoked_at) ON api_keys TO holdfast_app, holdfast_engine;
 GRANT SELECT ON idempotency_keys TO holdfast_app, holdfast_engine;
-GRANT INSERT (tenant_id, caller, key, fingerprint, operation_id, locked_until, status, headers, body) ON idempotency_keys TO holdfast_app, holdfast_engine;
+GRANT INSERT (tenant_id, caller, key, fingerprint, operation_id, locked_until, status, headers, body)
+    ON idempotency_keys TO holdfast_app, holdfast_engine;
 GRANT UPDATE (locked_until, status, headers, body) ON idempotency_keys TO holdfast_app, holdfast_engine;
 GRANT DELETE ON idempotency_keys TO holdfast_engine;
 GRANT SELECT ON receipts TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, step_id, result) ON receipts TO holdfast_app, holdfast_engine;
 GRANT SELECT ON audit_log TO holdfast_app, holdfast_engine;
-GRANT INSERT (tenant_id, subject, action, actor_user, actor_key_id, request_id, workflow_id, at, details) ON audit_log TO holdfast_app, holdfast_engine;
+GRANT INSERT (tenant_id, subject, action, actor_user, actor_key_id, request_id, workflow_id, at, details)
+    ON audit_log TO holdfast_app, holdfast_engine;
 GRANT SELECT ON outbox TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, event_id, topic, type, subject, data, occurred_at) ON outbox TO holdfast_app, holdfast_engine;
 GRANT UPDATE (position) ON outbox TO holdfast_engine;

@@ -60,7 +60,8 @@ CREATE TABLE holds (
     remaining_minor NUMERIC(78, 0) DEFAULT 0 NOT NULL,
     recorded_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT holds_pkey PRIMARY KEY (tenant_id, hold_id),
-    CONSTRAINT holds_tenant_id_account_id_asset_fkey FOREIGN KEY(tenant_id, account_id, asset) REFERENCES accounts (tenant_id, account_id, asset),
+    CONSTRAINT holds_tenant_id_account_id_asset_fkey FOREIGN KEY(tenant_id, account_id, asset)
+        REFERENCES accounts (tenant_id, account_id, asset),
     CONSTRAINT holds_tenant_id_hold_id_account_id_key UNIQUE (tenant_id, hold_id, account_id),
     CONSTRAINT holds_remaining_check CHECK (remaining_minor >= 0 AND remaining_minor <= placed_minor)
 );
@@ -83,13 +84,15 @@ CREATE TABLE ledger_transactions (
     recorded_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT ledger_transactions_pkey PRIMARY KEY (tenant_id, transaction_id),
     CONSTRAINT ledger_transactions_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (tenant_id),
-    CONSTRAINT ledger_transactions_tenant_id_reverses_id_fkey FOREIGN KEY(tenant_id, reverses_id) REFERENCES ledger_transactions (tenant_id, transaction_id),
+    CONSTRAINT ledger_transactions_tenant_id_reverses_id_fkey FOREIGN KEY(tenant_id, reverses_id)
+        REFERENCES ledger_transactions (tenant_id, transaction_id),
     CONSTRAINT ledger_transactions_tenant_id_kind_reference_key UNIQUE (tenant_id, kind, reference),
     CONSTRAINT ledger_transactions_tenant_id_reverses_id_key UNIQUE (tenant_id, reverses_id),
     CONSTRAINT ledger_transactions_sequence_key UNIQUE (sequence),
     CONSTRAINT ledger_transactions_leg_count_check CHECK (leg_count >= 2)
 );
-CREATE INDEX ledger_transactions_tenant_id_escrow_id_sequence_idx ON ledger_transactions (tenant_id, escrow_id, sequence);
+CREATE INDEX ledger_transactions_tenant_id_escrow_id_sequence_idx ON ledger_transactions (tenant_id,
+    escrow_id, sequence);
 CREATE INDEX ledger_transactions_tenant_id_sequence_idx ON ledger_transactions (tenant_id, sequence);
 COMMENT ON COLUMN ledger_transactions.tenant_id IS 'whose row this is';
 COMMENT ON COLUMN ledger_transactions.sequence IS 'order of recording';
@@ -109,9 +112,12 @@ CREATE TABLE ledger_legs (
     amount_minor NUMERIC(78, 0) NOT NULL,
     hold_id UUID,
     CONSTRAINT ledger_legs_pkey PRIMARY KEY (tenant_id, transaction_id, leg_no),
-    CONSTRAINT ledger_legs_tenant_id_transaction_id_fkey FOREIGN KEY(tenant_id, transaction_id) REFERENCES ledger_transactions (tenant_id, transaction_id),
-    CONSTRAINT ledger_legs_tenant_id_account_id_asset_fkey FOREIGN KEY(tenant_id, account_id, asset) REFERENCES accounts (tenant_id, account_id, asset),
-    CONSTRAINT ledger_legs_tenant_id_hold_id_account_id_fkey FOREIGN KEY(tenant_id, hold_id, account_id) REFERENCES holds (tenant_id, hold_id, account_id),
+    CONSTRAINT ledger_legs_tenant_id_transaction_id_fkey FOREIGN KEY(tenant_id, transaction_id)
+        REFERENCES ledger_transactions (tenant_id, transaction_id),
+    CONSTRAINT ledger_legs_tenant_id_account_id_asset_fkey FOREIGN KEY(tenant_id, account_id, asset)
+        REFERENCES accounts (tenant_id, account_id, asset),
+    CONSTRAINT ledger_legs_tenant_id_hold_id_account_id_fkey FOREIGN KEY(tenant_id, hold_id, account_id)
+        REFERENCES holds (tenant_id, hold_id, account_id),
     CONSTRAINT ledger_legs_amount_check CHECK (amount_minor <> 0),
     CONSTRAINT ledger_legs_pot_check CHECK (pot IN ('available', 'held')),
     CONSTRAINT ledger_legs_hold_check CHECK ((pot = 'held') = (hold_id IS NOT NULL))
@@ -141,12 +147,16 @@ BEGIN
     IF EXISTS (SELECT FROM new_legs GROUP BY tenant_id, transaction_id, asset HAVING sum(amount_minor) <> 0) THEN
         RAISE EXCEPTION 'the legs of a transaction do not sum to zero' USING ERRCODE = 'HF001';
     END IF;
+    -- Numbered 1 to leg_count: a second set of legs for the same transaction would repeat its keys.
     IF EXISTS (
-        SELECT FROM (SELECT tenant_id, transaction_id, count(*) AS n FROM new_legs GROUP BY 1, 2) AS legs
+        SELECT FROM (
+            SELECT tenant_id, transaction_id, count(*) AS n, min(leg_no) AS first, max(leg_no) AS last
+            FROM new_legs GROUP BY 1, 2
+        ) AS legs
         LEFT JOIN ledger_transactions AS t USING (tenant_id, transaction_id)
-        WHERE t.leg_count IS DISTINCT FROM legs.n
+        WHERE (t.leg_count, 1, t.leg_count) IS DISTINCT FROM (legs.n, legs.first, legs.last)
     ) THEN
-        RAISE EXCEPTION 'a transaction has all its legs, in one statement, or none' USING ERRCODE = 'HF002';
+        RAISE EXCEPTION 'a transaction has all its legs, numbered from 1, in one statement' USING ERRCODE = 'HF002';
     END IF;
 
     SELECT count(DISTINCT (tenant_id, account_id)) INTO wanted FROM new_legs;
@@ -174,6 +184,25 @@ BEGIN
     RETURN NULL;
 END $$;
 
+CREATE FUNCTION ledger_transactions_complete() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    -- At the end of the statement, which has inserted the legs as well.
+    IF EXISTS (
+        SELECT FROM new_transactions AS t
+        WHERE t.leg_count <> (
+            SELECT count(*) FROM ledger_legs AS l
+            WHERE l.tenant_id = t.tenant_id AND l.transaction_id = t.transaction_id
+        )
+    ) THEN
+        RAISE EXCEPTION 'a transaction comes with all its legs, in one statement' USING ERRCODE = 'HF002';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER complete AFTER INSERT ON ledger_transactions REFERENCING NEW TABLE AS new_transactions
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger_transactions_complete();
+
 CREATE TRIGGER apply AFTER INSERT ON ledger_legs REFERENCING NEW TABLE AS new_legs
     FOR EACH STATEMENT EXECUTE FUNCTION ledger_legs_apply();
 """
@@ -187,7 +216,8 @@ ALTER TABLE holds FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON holds USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
 ALTER TABLE ledger_transactions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger_transactions FORCE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON ledger_transactions USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
+CREATE POLICY tenant ON ledger_transactions USING (tenant_id = current_tenant())
+    WITH CHECK (tenant_id = current_tenant());
 ALTER TABLE ledger_legs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger_legs FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON ledger_legs USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
@@ -201,9 +231,9 @@ CREATE TRIGGER no_delete BEFORE DELETE OR TRUNCATE ON accounts
 CREATE TRIGGER no_delete BEFORE DELETE OR TRUNCATE ON holds
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
-REVOKE ALL ON FUNCTION ledger_legs_apply() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger_legs_apply(), ledger_transactions_complete() FROM PUBLIC;
 GRANT SELECT ON assets TO holdfast_app, holdfast_engine;
--- Balances are the trigger's alone. SELECT ... FOR UPDATE asks for the right to update some column; version is a counter only.
+-- Balances are the trigger's alone. SELECT ... FOR UPDATE asks for the right to update some column: the counter.
 GRANT SELECT ON accounts TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, ref, asset), UPDATE (version) ON accounts TO holdfast_app, holdfast_engine;
 GRANT SELECT ON holds TO holdfast_app, holdfast_engine;
@@ -212,12 +242,13 @@ GRANT SELECT ON ledger_transactions TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, transaction_id, kind, reference, description, escrow_id, reverses_id, leg_count,
     effective_at) ON ledger_transactions TO holdfast_app, holdfast_engine;
 GRANT SELECT ON ledger_legs TO holdfast_app, holdfast_engine;
-GRANT INSERT (tenant_id, transaction_id, leg_no, account_id, asset, pot, amount_minor, hold_id) ON ledger_legs TO holdfast_app, holdfast_engine;
+GRANT INSERT (tenant_id, transaction_id, leg_no, account_id, asset, pot, amount_minor, hold_id)
+    ON ledger_legs TO holdfast_app, holdfast_engine;
 """
 
 DOWN = """
 DROP TABLE ledger_legs, ledger_transactions, holds, accounts, assets;
-DROP FUNCTION ledger_legs_apply();
+DROP FUNCTION ledger_legs_apply(), ledger_transactions_complete();
 """
 
 

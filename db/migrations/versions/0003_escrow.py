@@ -80,10 +80,13 @@ CREATE TABLE escrow_milestones (
     auto_release_at TIMESTAMP WITH TIME ZONE,
     closed_at TIMESTAMP WITH TIME ZONE,
     CONSTRAINT escrow_milestones_pkey PRIMARY KEY (tenant_id, escrow_id, position),
-    CONSTRAINT escrow_milestones_tenant_id_escrow_id_fkey FOREIGN KEY(tenant_id, escrow_id) REFERENCES escrows (tenant_id, escrow_id),
+    CONSTRAINT escrow_milestones_tenant_id_escrow_id_fkey FOREIGN KEY(tenant_id, escrow_id)
+        REFERENCES escrows (tenant_id, escrow_id),
     CONSTRAINT escrow_milestones_tenant_id_milestone_id_key UNIQUE (tenant_id, milestone_id),
     CONSTRAINT escrow_milestones_amount_check CHECK (amount_minor > 0),
-    CONSTRAINT escrow_milestones_conserved_check CHECK (released_minor >= 0 AND refunded_minor >= 0 AND released_minor + refunded_minor <= amount_minor)
+    CONSTRAINT escrow_milestones_conserved_check CHECK (
+        released_minor >= 0 AND refunded_minor >= 0 AND released_minor + refunded_minor <= amount_minor
+    )
 );
 COMMENT ON COLUMN escrow_milestones.tenant_id IS 'whose row this is';
 COMMENT ON COLUMN escrow_milestones.position IS 'counted from 1';
@@ -98,18 +101,22 @@ ALTER TABLE escrows FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON escrows USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
 ALTER TABLE escrow_milestones ENABLE ROW LEVEL SECURITY;
 ALTER TABLE escrow_milestones FORCE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON escrow_milestones USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
+CREATE POLICY tenant ON escrow_milestones USING (tenant_id = current_tenant())
+    WITH CHECK (tenant_id = current_tenant());
 
 GRANT SELECT ON escrows TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, escrow_id, reference, content_hash, status, version, asset, amount_minor, buyer_user_id,
     buyer_address, seller_user_id, seller_address, arbiter_user_id, arbiter_address, policy_roles,
     policy_required, buyer_fee_basis_points, seller_fee_basis_points, fee_account, funding_deadline,
-    inspection_period_seconds, expires_at, description, created_at, updated_at, closed_at) ON escrows TO holdfast_app, holdfast_engine;
+    inspection_period_seconds, expires_at, description, created_at, updated_at, closed_at)
+    ON escrows TO holdfast_app, holdfast_engine;
 GRANT UPDATE (status, version, updated_at, closed_at) ON escrows TO holdfast_app, holdfast_engine;
 GRANT SELECT ON escrow_milestones TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, escrow_id, position, milestone_id, title, amount_minor, status, released_minor,
-    refunded_minor, approvals, dispute, funded_at, approved_at, auto_release_at, closed_at) ON escrow_milestones TO holdfast_app, holdfast_engine;
-GRANT UPDATE (status, released_minor, refunded_minor, approvals, dispute, funded_at, approved_at, auto_release_at, closed_at) ON escrow_milestones
+    refunded_minor, approvals, dispute, funded_at, approved_at, auto_release_at, closed_at)
+    ON escrow_milestones TO holdfast_app, holdfast_engine;
+GRANT UPDATE (status, released_minor, refunded_minor, approvals, dispute, funded_at, approved_at,
+    auto_release_at, closed_at) ON escrow_milestones
     TO holdfast_app, holdfast_engine;
 """
 

@@ -1,0 +1,46 @@
+"""Databases and connections that only the database's own tests need."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db.engine import Role, create_engine
+from db.ids import new_id
+from tools.local.postgres import EmbeddedPostgres
+
+
+@pytest.fixture
+def empty_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
+    """Makes empty databases on the run's server; they go with the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"scratch_{new_id().hex}"
+        with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        made.append(name)
+        return postgres.url_of(name)
+
+    yield make
+    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+        for name in made:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty_url(empty_database: Callable[[], str]) -> str:
+    """An empty database of the test's own."""
+    return empty_database()
+
+
+@pytest.fixture(scope="session")
+async def owner_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """Connections of the role that owns the tables; no process of ours works as it."""
+    engine = create_engine(database_url, Role.OWNER, pool_size=4)
+    yield engine
+    await engine.dispose()

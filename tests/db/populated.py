@@ -1,0 +1,55 @@
+"""A tenant with rows in every table, all of them made by the code itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.testing import ActivityEnvironment
+
+from activities.escrow.messages import ApproveMessage, DisputeMessage, FundMessage, ReleaseMessage
+from db import idempotency, identity
+from db.engine import tenant_transaction, transaction
+from db.ids import new_id
+from domain.identity import Scope, hash_key
+from tests.activities.steps import Steps
+from tests.desk import BUYER, SELLER, terms
+
+
+async def populate(engine: AsyncEngine) -> UUID:
+    """A new tenant whose desk has been busy; both tenants made so use the same names for their own things."""
+    tenant = new_id()
+    async with transaction(engine) as connection:
+        assert await identity.create_tenant(connection, new_tenant=tenant, name=f"populated-{tenant}")
+    steps = Steps(engine, tenant, ActivityEnvironment())
+    deposit = await steps.deposit(BUYER, 9_000_000, reference="wire-1")
+    await steps.withdraw(BUYER, 1_000, reference="payout-1")
+    await steps.reverse((await steps.deposit(SELLER, 5)).transaction_id)
+    assert deposit.transaction_id is not None
+    wanted = terms(1_000_000, 2_000_000, seller_fee_basis_points=100, reference="order-1", inspection_period_seconds=60)
+    escrow = await steps.open(wanted)
+    await steps.apply(escrow, BUYER, FundMessage())
+    await steps.apply(escrow, BUYER, ApproveMessage(positions=(1,)))
+    await steps.apply(escrow, BUYER, ReleaseMessage(positions=(1,)))
+    await steps.apply(escrow, SELLER, DisputeMessage(reason="no answer", positions=(2,)))
+    await steps.open(terms(7))
+    async with tenant_transaction(engine, tenant) as connection:
+        key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])
+        await identity.create_key(connection, tenant, key)
+        for name in ("answered", "in flight"):
+            claim = await idempotency.begin(
+                connection,
+                tenant=tenant,
+                caller="",
+                key=name,
+                fingerprint=bytes(32),
+                operation_id=new_id(),
+                lease_seconds=int(timedelta(minutes=1).total_seconds()),
+            )
+            if name == "answered":
+                answer = idempotency.StoredResponse(201, {"X": "1"}, b"{}")
+                await idempotency.finish(
+                    connection, tenant=tenant, caller="", key=name, operation_id=claim.operation_id, response=answer
+                )
+    return tenant

@@ -1,0 +1,293 @@
+"""The feed: one relay numbers what was committed, and a reader by position misses nothing, however late it commits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from activities.relay import Relay
+from db import migrate, outbox
+from db.audit import AuditRecord, Origin
+from db.doorbell import Doorbell
+from db.engine import Role, create_engine, tenant_transaction, transaction
+from db.identity import create_tenant
+from db.ids import new_id
+from db.outbox import SETTLEMENT_TOPIC, FeedEvent, OutboxEvent, feed, lag, number_committed
+from db.step import step
+from tests.db.raw import sql
+from tests.polling import eventually
+
+AT = datetime(2026, 5, 1, tzinfo=UTC)
+WRITERS, STEPS = 20, 12
+FOR_EVER = 3_600.0
+
+
+class Feeds:
+    """A database of its own, so that no relay but the test's is at work in it."""
+
+    def __init__(self, url: str, app: AsyncEngine, engine: AsyncEngine, tenant: UUID) -> None:
+        self.url = url
+        self.app = app
+        self.engine = engine
+        self.tenant = tenant
+        self.doorbell = Doorbell(app)
+
+    async def tell(self, subject: str, number: int = 0, *, pause: float = 0.0, tenant: UUID | None = None) -> UUID:
+        """One step with one event, which commits ``pause`` seconds after it was written."""
+        made = new_id()
+        written = OutboxEvent(made, SETTLEMENT_TOPIC, "test.told", subject, AT, {"number": number})
+        whose = tenant or self.tenant
+        async with step(self.app, self.doorbell, tenant_id=whose, step_id=f"{subject}:{number}") as opened:
+            record = AuditRecord(subject, "told", AT, Origin(), {})
+            await opened.finish(result={}, audit=record, events=[written])
+            await asyncio.sleep(pause)
+        return made
+
+    async def number(self, limit: int = 2_000) -> int:
+        async with transaction(self.engine) as connection:
+            return await number_committed(connection, limit=limit)
+
+    async def read(self, after: int = 0, limit: int = 1_000, tenant: UUID | None = None) -> list[FeedEvent]:
+        async with tenant_transaction(self.app, tenant or self.tenant) as connection:
+            return await feed(connection, topic=None, after=after, limit=limit)
+
+    async def sees(self, event_id: UUID) -> bool:
+        return event_id in {event.event_id for event in await self.read()}
+
+
+@pytest.fixture
+def migrated_url(empty_database: Callable[[], str]) -> str:
+    url = empty_database()
+    migrate.upgrade(url)
+    return url
+
+
+@pytest.fixture
+async def feeds(migrated_url: str) -> AsyncIterator[Feeds]:
+    app = create_engine(migrated_url, Role.APP, pool_size=30)
+    engine = create_engine(migrated_url, Role.ENGINE, pool_size=4)
+    tenant = new_id()
+    async with transaction(app) as connection:
+        await create_tenant(connection, new_tenant=tenant, name="one")
+    made = Feeds(migrated_url, app, engine, tenant)
+    yield made
+    await made.doorbell.close()
+    await app.dispose()
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def running(relay: Relay) -> AsyncIterator[asyncio.Task[None]]:
+    """The relay at work beside the test; a relay that died fails it."""
+    task = asyncio.create_task(relay.run())
+    try:
+        yield task
+        assert not task.done(), "the relay ended by itself"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_event_is_in_the_feed_once_it_has_a_position(feeds: Feeds) -> None:
+    told = await feeds.tell("escrow:1")
+    assert await feeds.read() == []
+    async with transaction(feeds.engine) as connection:
+        waiting, seconds = await lag(connection)
+    assert waiting == 1
+    assert 0 <= seconds < 60
+    assert await feeds.number() == 1
+    [event] = await feeds.read()
+    assert (event.event_id, event.position, event.occurred_at) == (told, 1, AT)
+    assert await feeds.number() == 0
+    async with transaction(feeds.engine) as connection:
+        assert await lag(connection) == (0, 0.0)
+
+
+async def test_positions_are_dense_and_go_on_where_they_ended(feeds: Feeds) -> None:
+    told = [await feeds.tell("escrow:1", number) for number in range(7)]
+    assert [await feeds.number(limit=3) for _ in range(4)] == [3, 3, 1, 0]
+    told.append(await feeds.tell("escrow:1", 7))
+    await feeds.number()
+    events = await feeds.read()
+    assert [event.position for event in events] == list(range(1, 9))
+    assert [event.event_id for event in events] == told
+    assert [event.position for event in await feeds.read(after=6)] == [7, 8]
+
+
+async def test_a_late_commit_comes_behind_the_reader(feeds: Feeds) -> None:
+    """Written first, committed last: a reader that has moved on must still meet it."""
+    late_may_commit = asyncio.Event()
+
+    async def late() -> UUID:
+        made = new_id()
+        async with step(feeds.app, feeds.doorbell, tenant_id=feeds.tenant, step_id="late") as opened:
+            event = OutboxEvent(made, SETTLEMENT_TOPIC, "test.told", "late", AT, {})
+            await opened.finish(result={}, audit=AuditRecord("late", "told", AT, Origin(), {}), events=[event])
+            written.set()
+            await late_may_commit.wait()
+        return made
+
+    written = asyncio.Event()
+    task = asyncio.create_task(late())
+    await written.wait()
+    early = await feeds.tell("early")
+    await feeds.number()
+    [seen] = await feeds.read()
+    assert seen.event_id == early
+    late_may_commit.set()
+    late_event = await task
+    await feeds.number()
+    assert [event.event_id for event in await feeds.read(after=seen.position)] == [late_event]
+
+
+async def test_a_reader_by_cursor_misses_nothing(feeds: Feeds) -> None:
+    chance = random.Random(3)
+    other = new_id()
+    async with transaction(feeds.app) as connection:
+        await create_tenant(connection, new_tenant=other, name="other")
+    committed: dict[UUID, list[UUID]] = {feeds.tenant: [], other: []}
+    seen: list[FeedEvent] = []
+    writing = True
+
+    async def write(writer: int) -> None:
+        tenant = other if writer % 5 == 0 else feeds.tenant
+        for number in range(STEPS):
+            committed[tenant].append(
+                await feeds.tell(f"escrow:{writer}", number, pause=chance.random() / 25, tenant=tenant)
+            )
+
+    async def relay() -> None:
+        while writing or await feeds.number(limit=50):
+            await feeds.number(limit=50)
+            await asyncio.sleep(0)
+
+    async def read() -> None:
+        while True:
+            last = not writing and not relaying
+            page = await feeds.read(after=seen[-1].position if seen else 0, limit=7)
+            seen.extend(page)
+            if last and not page:
+                return
+
+    relaying = True
+    reader, relays = asyncio.create_task(read()), [asyncio.create_task(relay()) for _ in range(2)]
+    await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
+    writing = False
+    await asyncio.gather(*relays)
+    relaying = False
+    async with asyncio.timeout(60):
+        await reader
+
+    assert len(seen) == len(committed[feeds.tenant])
+    assert {event.event_id for event in seen} == set(committed[feeds.tenant])
+    told: dict[str, list[int]] = defaultdict(list)
+    for event in seen:
+        told[event.subject].append(event.data["number"])
+    assert set(map(tuple, told.values())) == {tuple(range(STEPS))}, "the order of a subject was broken"
+    async with transaction(feeds.engine) as connection:
+        positions = [row[0] for row in await sql(connection, "SELECT position FROM outbox ORDER BY position")]
+    assert positions == list(range(1, WRITERS * STEPS + 1))
+    assert len(await feeds.read(tenant=other)) == len(committed[other])
+
+
+async def test_one_relay_at_a_time_gives_positions(feeds: Feeds) -> None:
+    await feeds.tell("escrow:1", 1)
+    async with feeds.engine.connect() as first, first.begin():
+        assert await number_committed(first, limit=10) == 1
+        await feeds.tell("escrow:1", 2)
+        assert await feeds.number() == 0, "a second relay stood aside"
+    assert await feeds.number() == 1
+    assert [event.data["number"] for event in await feeds.read()] == [1, 2]
+
+
+async def test_a_relay_that_dies_before_its_commit_numbered_nothing(feeds: Feeds) -> None:
+    told = [await feeds.tell("escrow:1", number) for number in range(3)]
+    with pytest.raises(RuntimeError):
+        async with transaction(feeds.engine) as connection:
+            assert await number_committed(connection, limit=2) == 2
+            raise RuntimeError
+    assert await feeds.read() == []
+    await feeds.number()
+    assert [(event.event_id, event.position) for event in await feeds.read()] == list(zip(told, (1, 2, 3), strict=True))
+
+
+async def test_a_relay_is_woken_by_the_commit(feeds: Feeds) -> None:
+    """It would poll in an hour."""
+    async with running(Relay(feeds.engine, feeds.url, poll_seconds=FOR_EVER)):
+        for number in range(3):
+            told = await feeds.tell("escrow:1", number)
+            await eventually(lambda told=told: feeds.sees(told))  # type: ignore[misc]
+
+
+async def test_a_relay_that_nobody_wakes_polls(feeds: Feeds) -> None:
+    async with running(Relay(feeds.engine, "postgresql://nobody@127.0.0.1:1/nowhere", poll_seconds=0.05)):
+        told = await feeds.tell("escrow:1")
+        await eventually(lambda: feeds.sees(told))
+
+
+async def test_two_relays_share_the_work_without_a_gap(feeds: Feeds) -> None:
+    relays = [Relay(feeds.engine, feeds.url, poll_seconds=0.05) for _ in range(2)]
+    async with running(relays[0]), running(relays[1]):
+        told = await asyncio.gather(*(feeds.tell(f"escrow:{number}") for number in range(20)))
+
+        async def all_there() -> bool:
+            return len(await feeds.read()) == len(told)
+
+        await eventually(all_there)
+    assert [event.position for event in await feeds.read()] == list(range(1, 21))
+
+
+async def test_a_relay_survives_the_loss_of_its_connections(feeds: Feeds) -> None:
+    """Again and again: while it waits for a notification, and while it works."""
+    async with running(Relay(feeds.engine, feeds.url, poll_seconds=0.2)):
+        for number in range(3):
+            await eventually(lambda: asyncio.to_thread(kill_backends_but_the_apps, feeds.url))
+            told = await feeds.tell("escrow:1", number)
+            await eventually(lambda told=told: feeds.sees(told))  # type: ignore[misc]
+    assert [event.position for event in await feeds.read()] == [1, 2, 3]
+
+
+def kill_backends_but_the_apps(database_url: str) -> bool:
+    """End the relay's connections: that of its engine, and the one that listens. Whether both were there."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        killed = connection.execute(
+            "SELECT application_name, pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'holdfast_app'"
+        ).fetchall()
+    return len({name for name, _ in killed}) == 2
+
+
+async def test_the_feed_reads_an_index(feeds: Feeds) -> None:
+    async with transaction(feeds.engine) as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO outbox (tenant_id, event_id, topic, type, subject, data, occurred_at)"
+                " SELECT :tenant, uuidv7(), :topic, 'test.told', 'many', '{}', now() FROM generate_series(1, 5000)"
+            ),
+            {"tenant": feeds.tenant, "topic": SETTLEMENT_TOPIC},
+        )
+    await feeds.number(limit=4_990)
+    with psycopg.connect(feeds.url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE outbox")
+    async with tenant_transaction(feeds.app, feeds.tenant) as app:
+        plan = await sql(
+            app, "EXPLAIN SELECT event_id, data FROM outbox WHERE position > 4000 ORDER BY position LIMIT 50"
+        )
+    async with transaction(feeds.engine) as connection_:
+        waiting = await sql(
+            connection_, "EXPLAIN SELECT outbox_id FROM outbox WHERE position IS NULL ORDER BY outbox_id LIMIT 50"
+        )
+    assert "Seq Scan" not in str(plan)
+    assert "Sort" not in str(plan)
+    assert "outbox_unnumbered_idx" in str(waiting)
+    assert outbox.TOPICS == (SETTLEMENT_TOPIC,)

@@ -1,0 +1,95 @@
+"""The stack while it runs: what it tells, what it survives, who can run beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.stack import CommandLine, pids_in_file, running
+from tools.local.http import http_ok
+from tools.local.postgres import EmbeddedPostgres
+from tools.local.process import wait_until
+from tools.local.temporal import TemporalDevServer
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    with running(CommandLine(tmp_path_factory.mktemp("stack") / "home")) as commands:
+        yield commands
+
+
+def test_it_says_how_to_reach_it(up: CommandLine) -> None:
+    stack = up.stack
+    assert up.ready()
+    assert set(stack.pids) == {"supervisor", "postgres", "temporal", "worker", "api"}
+    assert http_ok(f"{stack.api_url}/docs")
+    assert http_ok(str(stack.temporal_ui_url))
+    assert Path(stack.api_key_file).stat().st_mode & 0o777 == 0o600
+    with up.http() as client:
+        assert client.get("/api/v1/escrows").json()["items"] == []
+    assert httpx.get(f"{stack.api_url}/api/v1/escrows", timeout=10).status_code == 401
+
+
+def test_up_again_finds_it_running(up: CommandLine) -> None:
+    before = pids_in_file(up.home)
+    said = up.run("up", "--detach")
+    assert "running here already" in said
+    assert up.stack.api_url in said
+    assert pids_in_file(up.home) == before
+    assert "worker" in up.run("status")
+
+
+@pytest.mark.parametrize("role", ["worker", "api", "temporal", "postgres"])
+def test_what_dies_is_restarted_and_logged(up: CommandLine, role: str) -> None:
+    victim = pids_in_file(up.home)[role]
+    os.kill(victim, signal.SIGKILL)
+    assert wait_until(lambda: pids_in_file(up.home)[role] != victim, limit_seconds=30)
+    assert wait_until(up.ready, limit_seconds=30, pause_seconds=0.2)
+    assert f"{role} (pid {victim}) was ended by SIGKILL; restarting" in up.home.log("supervisor").read_text()
+    with up.http() as client:
+        answered = client.post("/api/v1/accounts/alice/deposits", json={"asset": "USDC", "amount": "1"})
+        assert answered.is_success, answered.text
+
+
+def test_another_one_runs_beside_it(up: CommandLine, tmp_path: Path) -> None:
+    with running(CommandLine(tmp_path / "home")) as other:
+        mine, theirs = up.stack, other.stack
+        assert other.ready()
+        assert up.ready()
+        assert mine.api_url != theirs.api_url
+        assert mine.temporal_address != theirs.temporal_address
+        assert mine.database_url != theirs.database_url
+        with other.http() as client:
+            assert client.get("/api/v1/accounts/alice/balances").json().get("items", []) == []
+            key = {"X-API-Key": client.headers["X-API-Key"]}
+        assert httpx.get(f"{mine.api_url}/api/v1/escrows", headers=key, timeout=10).status_code == 401
+    assert up.ready()
+
+
+def test_servers_of_ones_own_are_used_instead(tmp_path: Path) -> None:
+    with (
+        EmbeddedPostgres(tmp_path / "pg", database="elsewhere") as postgres,
+        TemporalDevServer(None, tmp_path / "temporal.log") as temporal,
+    ):
+        commands = CommandLine(
+            tmp_path / "home",
+            DATABASE_URL=postgres.url,
+            TEMPORAL_ADDRESS=temporal.address,
+            TEMPORAL_UI_URL=str(temporal.ui_url),
+        )
+        with running(commands):
+            assert set(commands.stack.pids) == {"supervisor", "worker", "api"}
+            assert commands.stack.database_url == postgres.url
+            assert commands.stack.temporal_address == temporal.address
+            assert commands.stack.temporal_ui_url == temporal.ui_url
+            assert commands.ready()
+        assert not (commands.home.root / "postgres").exists()
+        assert postgres.ready()
+        assert temporal.ready()
