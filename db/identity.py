@@ -114,9 +114,10 @@ async def find_api_key(connection: AsyncConnection, key_hash: bytes) -> ApiKeyRo
 
 async def count_key_uses(connection: AsyncConnection, uses: Mapping[UUID, int], at: datetime) -> None:
     """Add uses to keys of any tenant, in one statement."""
+    keys = sorted(uses)  # one order for all, or two processes that count at once could deadlock
     await connection.execute(
         text("SELECT count_api_key_uses(:keys, :counts, :at)"),
-        {"keys": list(uses), "counts": list(uses.values()), "at": at},
+        {"keys": keys, "counts": [uses[key] for key in keys], "at": at},
     )
 
 

@@ -73,6 +73,14 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture(scope="session")
+async def owner(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """Connections of the role that owns the tables: for setting the stage, never for what is tested."""
+    engine = create_engine(database_url, Role.OWNER, pool_size=2)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
 async def temporal(temporal_server: TemporalDevServer) -> Client:
     """A client of a server that knows our search attributes."""
     client = await connect(temporal_server.address)

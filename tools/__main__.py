@@ -20,7 +20,9 @@ COMMANDS = {
     "first-key": "make sure that a file holds a working API key",
     "build-id": "print the build id of this source",
     "healthcheck": "exit with 0 when a URL answers with a 2xx",
+    "docs": "write the documents that are made from the code",
     "demo": "play a whole escrow against the running stack",
+    "fingerprints": "compare the commands of workflow code with the committed ones (--accept writes them)",
 }
 
 

@@ -40,24 +40,37 @@ class LedgerActivities:
         and ``effective_in_future``.
         """
         wanted = request.request
-        workflow_id = transfer_workflow_id(wanted.transfer_id)
         async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
             posting = await _posting(connection, wanted, request.at)
             standing = await _standing(connection, posting)
         if standing is not None:
             return standing
-        async with step(self._engine, self._doorbell, tenant_id=wanted.tenant_id, step_id=workflow_id) as opened:
-            if opened.receipt is None:
-                await ledger.post(opened.connection, wanted.tenant_id, [posting])
-                facts = await _facts(opened.connection, posting)
-                subject = f"account:{_party(posting)}"
-                action = f"ledger.{_PAST[wanted.kind]}"
-                await opened.finish(
-                    result={"transaction_id": str(posting.transaction_id)},
-                    audit=AuditRecord(subject, action, request.at, wanted.origin.to_origin(workflow_id), facts),
-                    events=[OutboxEvent(new_id(), SETTLEMENT_TOPIC, action, subject, posting.effective_at, facts)],
-                )
+        try:
+            await self._book(request, posting)
+        except Refusal:
+            # Somebody may have booked the same reference since we looked: then that stands, whatever refused us.
+            async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
+                standing = await _standing(connection, posting)
+            if standing is None:
+                raise
+            return standing
         return TransferOutcome(transaction_id=wanted.transfer_id)
+
+    async def _book(self, request: RecordTransfer, posting: rules.Posting) -> None:
+        wanted = request.request
+        workflow_id = transfer_workflow_id(wanted.transfer_id)
+        async with step(self._engine, self._doorbell, tenant_id=wanted.tenant_id, step_id=workflow_id) as opened:
+            if opened.receipt is not None:
+                return
+            await ledger.post(opened.connection, wanted.tenant_id, [posting])
+            facts = await _facts(opened.connection, posting)
+            subject = f"account:{_party(posting)}"
+            action = f"ledger.{_PAST[wanted.kind]}"
+            await opened.finish(
+                result={"transaction_id": str(posting.transaction_id)},
+                audit=AuditRecord(subject, action, request.at, wanted.origin.to_origin(workflow_id), facts),
+                events=[OutboxEvent(new_id(), SETTLEMENT_TOPIC, action, subject, posting.effective_at, facts)],
+            )
 
 
 async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: datetime) -> rules.Posting:

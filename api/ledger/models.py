@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.fields import Amount, DecimalText, Input, Instant, Line, Prose, Symbol, UserId
-from db.ledger import LedgerTransaction
+from db.ledger import LedgerTransaction, TrialBalance
 from domain.ledger import Balance, Pot, TransactionKind
 from domain.money import Asset, format_minor
 
@@ -126,4 +126,40 @@ def balance_view(asset: Asset, balance: Balance) -> BalanceView:
         available=format_minor(balance.available_minor, asset.scale),
         held=format_minor(balance.held_minor, asset.scale),
         total=format_minor(balance.available_minor + balance.held_minor, asset.scale),
+    )
+
+
+class TrialBalanceView(BaseModel):
+    """One asset over all accounts. `difference` is the sum of the other amounts: zero, or the books are broken."""
+
+    asset: str
+    available: str = Field(description="What users may use")
+    held: str = Field(description="What escrows hold")
+    fees: str = Field(description="What `system:fees` took in")
+    external: str = Field(description="What came in from outside, less what went out; negative")
+    difference: str
+
+
+class TrialBalanceList(BaseModel):
+    """Every asset that the tenant ever had, by symbol."""
+
+    balanced: bool = Field(description="Whether every difference is zero")
+    items: list[TrialBalanceView]
+
+
+def trial_balance_view(found: list[TrialBalance]) -> TrialBalanceList:
+    """The trial balance as it is answered."""
+    return TrialBalanceList(
+        balanced=all(entry.sum_minor == 0 for entry in found),
+        items=[
+            TrialBalanceView(
+                asset=entry.asset.symbol,
+                available=format_minor(entry.available_minor, entry.asset.scale),
+                held=format_minor(entry.held_minor, entry.asset.scale),
+                fees=format_minor(entry.fees_minor, entry.asset.scale),
+                external=format_minor(entry.external_minor, entry.asset.scale),
+                difference=format_minor(entry.sum_minor, entry.asset.scale),
+            )
+            for entry in found
+        ],
     )

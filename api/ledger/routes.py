@@ -19,8 +19,10 @@ from api.ledger.models import (
     ReversalInput,
     TransactionView,
     TransferInput,
+    TrialBalanceList,
     balance_view,
     transaction_view,
+    trial_balance_view,
 )
 from api.ledger.transfers import Reversal, Transfer, get_transaction
 from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
@@ -33,6 +35,7 @@ from domain.ledger import Balance, TransactionKind
 from workflows.ledger import TransferKind
 
 account_routes = router("/accounts", "ledger")
+book_routes = router("/ledger", "ledger")
 transaction_routes = router("/ledger/transactions", "ledger")
 asset_routes = router("/assets", "ledger")
 
@@ -118,6 +121,14 @@ async def list_transactions(
         assets = await call.services.assets.all(connection)
     rows, next_cursor = pager.page(rows, limit, "sequence")
     return Page(items=[transaction_view(row, assets) for row in rows], next_cursor=next_cursor)
+
+
+@book_routes.get("/trial-balance")
+async def read_trial_balance(call: Annotated[Call, Depends(caller(Scope.LEDGER_READ))]) -> TrialBalanceList:
+    """All accounts together, per asset. Service keys only."""
+    call.require_service_key()
+    async with call.transaction() as connection:
+        return trial_balance_view(await db_ledger.trial_balances(connection))
 
 
 @transaction_routes.get("/{transaction_id}", responses=documented(404))

@@ -5,6 +5,7 @@ from db.ledger.queries import (
     AccountBalance,
     LedgerTransaction,
     TransactionFilter,
+    TrialBalance,
     balances,
     find_asset,
     find_by_reference,
@@ -14,12 +15,14 @@ from db.ledger.queries import (
     list_assets,
     list_transactions,
     trial_balance,
+    trial_balances,
 )
 
 __all__ = [
     "AccountBalance",
     "LedgerTransaction",
     "TransactionFilter",
+    "TrialBalance",
     "balances",
     "find_asset",
     "find_by_reference",
@@ -30,4 +33,5 @@ __all__ = [
     "list_transactions",
     "post",
     "trial_balance",
+    "trial_balances",
 ]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Refusal
-from domain.ledger import Balance, Leg, Posting, Pot, TransactionKind
+from domain.ledger import SYSTEM_FEES, Balance, Leg, Posting, Pot, TransactionKind
 from domain.money import Asset
 
 
@@ -186,12 +186,54 @@ async def find_reversal(connection: AsyncConnection, transaction_id: UUID) -> Le
     return None if row is None else _transaction(row)
 
 
-async def trial_balance(connection: AsyncConnection) -> dict[str, int]:
-    """The sum over every account of the tenant, per asset, in minor units: zero each, or the books are broken."""
+@dataclass(frozen=True, slots=True)
+class TrialBalance:
+    """One asset over all accounts of a tenant, in minor units. Together the four are zero, or the books are broken."""
+
+    asset: Asset
+    available_minor: int
+    held_minor: int
+    fees_minor: int
+    external_minor: int
+
+    @property
+    def sum_minor(self) -> int:
+        """What does not add up."""
+        return self.available_minor + self.held_minor + self.fees_minor + self.external_minor
+
+
+async def trial_balances(connection: AsyncConnection) -> list[TrialBalance]:
+    """The trial balance of each asset that the transaction's tenant ever had, by symbol."""
     rows = await connection.execute(
-        text("SELECT asset, sum(available_minor + held_minor) AS total FROM accounts GROUP BY asset ORDER BY asset")
+        text(
+            """
+            SELECT s.symbol, s.scale, s.chain, s.contract,
+                   coalesce(sum(a.available_minor) FILTER (WHERE a.ref NOT LIKE 'system:%'), 0) AS available,
+                   sum(a.held_minor) AS held,
+                   coalesce(sum(a.available_minor) FILTER (WHERE a.ref = :fees), 0) AS fees,
+                   coalesce(sum(a.available_minor) FILTER (WHERE a.ref LIKE 'system:%' AND a.ref <> :fees), 0)
+                       AS external
+            FROM accounts a JOIN assets s ON s.symbol = a.asset
+            GROUP BY s.symbol, s.scale, s.chain, s.contract ORDER BY s.symbol
+            """
+        ),
+        {"fees": SYSTEM_FEES},
     )
-    return {row.asset: int(row.total) for row in rows}
+    return [
+        TrialBalance(
+            Asset(row.symbol, row.scale, row.chain, row.contract),
+            int(row.available),
+            int(row.held),
+            int(row.fees),
+            int(row.external),
+        )
+        for row in rows
+    ]
+
+
+async def trial_balance(connection: AsyncConnection) -> dict[str, int]:
+    """What does not add up, per asset: zero each, or the books are broken."""
+    return {entry.asset.symbol: entry.sum_minor for entry in await trial_balances(connection)}
 
 
 def _transaction(row: Any) -> LedgerTransaction:

@@ -155,6 +155,8 @@ CREATE FUNCTION find_api_key(wanted bytea) RETURNS SETOF api_keys LANGUAGE sql S
 CREATE FUNCTION count_api_key_uses(keys uuid[], counts bigint[], used_at timestamptz) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp
     AS $$
+    -- Locked in one order first: several processes flush their counts at once.
+    SELECT FROM api_keys WHERE key_id = ANY (keys) ORDER BY key_id FOR UPDATE;
     UPDATE api_keys k
     SET use_count = k.use_count + u.n, last_used_at = greatest(k.last_used_at, used_at)
     FROM unnest(keys, counts) AS u (key_id, n) WHERE k.key_id = u.key_id

@@ -1,0 +1,75 @@
+"""`docs/errors.md`: every code with which the system refuses, its HTTP status and its meaning."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+
+from api.problems import status_of
+from domain import escrow, identity, ledger, money
+from kit.build import ROOT
+
+ROOMS = ("domain", "db", "activities", "workflows", "api")
+
+_HEAD = """# Error codes
+
+Made by `python -m tools docs`. An error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem; branch on its
+`code`. A problem about the input names the inputs at fault in `errors`, each with a code of its own. Codes are for
+ever, wording may improve.
+
+| status | code | meaning |
+|--:|---|---|
+"""
+
+#: What the API says of itself, or says with details that a table has no place for.
+_PROTOCOL = {
+    "already_reversed": "another transaction took this one back before",
+    "asset_unknown": "there is no such asset; `GET /api/v1/assets` lists them",
+    "body_invalid": "the body is not JSON: broken, not UTF-8, or with numbers that are not finite",
+    "body_too_large": "the body is larger than 1 MiB",
+    "fee_repeated": "at most one fee per payer",
+    "idempotency_key_in_flight": "a request with this idempotency key is being worked on",
+    "idempotency_key_reused": "this idempotency key came with another request before",
+    "reference_taken": "the reference names something with other content",
+    "tenant_name_taken": "there is a tenant of this name already",
+    "key_missing": "no API key came with the request",
+    "internal_error": "a bug; the request id finds it in the logs",
+    "method_not_allowed": "the path exists, but not with this method",
+    "not_found": "there is nothing at this path, or nothing that this key may see",
+}
+_PROTOCOL_STATUS = {"internal_error": 500, "method_not_allowed": 405}
+
+
+def errors_page() -> str:
+    """The page as it is committed."""
+    rows = sorted((_PROTOCOL_STATUS.get(code, status_of(code)), code, meaning) for code, meaning in codes().items())
+    return _HEAD + "".join(f"| {status} | `{code}` | {meaning} |\n" for status, code, meaning in rows)
+
+
+def codes() -> Mapping[str, str]:
+    """Every code and what it means: the rules' own tables first, then what the other rooms raise."""
+    found = dict(_raised()) | _PROTOCOL
+    for table in (money.CODES, ledger.CODES, identity.CODES, escrow.CODES):
+        for code, meaning in table.items():
+            found[code] = meaning
+    return found
+
+
+def _raised() -> Iterator[tuple[str, str]]:
+    """Literal codes of refusals in the source, with their messages."""
+    for room in ROOMS:
+        for file in sorted((ROOT / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
+                    code = node.args[0] if node.args else None
+                    if isinstance(code, ast.Constant) and len(node.args) > 1:
+                        yield str(code.value), _text(node.args[1])
+
+
+def _text(node: ast.expr) -> str:
+    """A message as a reader sees it, with … for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return "…"
