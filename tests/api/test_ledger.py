@@ -184,3 +184,24 @@ async def test_assets(service: Caller) -> None:
     assert assets == {"BTC": 8, "DAI": 18, "ETH": 18, "USDC": 6, "USDT": 6}
     assert ok(await service.get("assets/USDC"))["scale"] == 6
     refused(await service.get("assets/DOGE"), 404, "asset_not_found")
+
+
+async def test_the_trial_balance_adds_up(service: Caller) -> None:
+    assert ok(await service.get("ledger/trial-balance")) == {"balanced": True, "items": []}
+    await service.deposit(BUYER, "10")
+    await service.deposit("carol", "2.5")
+    ok(await service.post("accounts/carol/withdrawals", {"asset": "USDC", "amount": "0.5"}), 201)
+    answer = ok(await service.get("ledger/trial-balance"))
+    assert answer["balanced"] is True
+    assert answer["items"] == [
+        {
+            "asset": "USDC",
+            "available": "12.000000",
+            "held": "0.000000",
+            "fees": "0.000000",
+            "external": "-12.000000",
+            "difference": "0.000000",
+        }
+    ]
+    alice = await service.key_for(user_id=BUYER)
+    refused(await alice.get("ledger/trial-balance"), 403, "service_key_required")

@@ -46,6 +46,14 @@ def test_up_again_finds_it_running(up: CommandLine) -> None:
     assert "worker" in up.run("status")
 
 
+def test_the_demo_plays_and_the_books_balance(up: CommandLine) -> None:
+    told = up.run("demo")
+    assert "the escrow is completed" in told
+    assert "balanced: everything that came in is with somebody" in told
+    with up.http() as client:
+        assert client.get("/api/v1/ledger/trial-balance").json()["balanced"] is True
+
+
 @pytest.mark.parametrize("role", ["worker", "api", "temporal", "postgres"])
 def test_what_dies_is_restarted_and_logged(up: CommandLine, role: str) -> None:
     victim = pids_in_file(up.home)[role]

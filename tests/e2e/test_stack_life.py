@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.e2e.stack import CommandLine, copy_source, open_funded_escrow, post, running
@@ -45,6 +46,14 @@ def test_escrows_go_on_after_changed_code_and_after_a_crash(tmp_path: Path) -> N
             assert client.get(f"/api/v1/escrows/{approved_later}").json()["status"] == "completed"
             post(client, f"escrows/{released_later}/approvals", {"actor": "alice"})
             assert client.get(f"/api/v1/escrows/{released_later}").json()["status"] == "approved"
+        with psycopg.connect(commands.stack.database_url) as connection:
+            rows = connection.execute("SELECT escrow_id::text, status FROM escrows").fetchall()
+            assert dict(rows) == {approved_later: "completed", released_later: "approved"}
+            sums = connection.execute("SELECT sum(available_minor + held_minor) FROM accounts").fetchone()
+            assert sums == (0,)
+            held = connection.execute("SELECT sum(remaining_minor) FROM holds").fetchone()
+            assert held is not None
+            assert held[0] > 0
 
         assert "the data stays" in commands.run("down")
         assert commands.nothing_runs()

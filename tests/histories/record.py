@@ -220,9 +220,10 @@ def is_settled(history: WorkflowHistory) -> bool:
 
 
 def _scrubbed(value: Any) -> Any:
-    """Worker identities hold a host's name, stack traces hold paths; replaying looks at neither."""
+    """Worker identities and their sticky queues hold a host's name, stack traces hold paths; replaying needs none."""
     if isinstance(value, dict):
-        return {key: _scrubbed(each) for key, each in value.items() if key not in ("identity", "stackTrace")}
+        kept = {key: _scrubbed(each) for key, each in value.items() if key not in ("identity", "stackTrace")}
+        return kept | {"name": "sticky"} if kept.get("kind") == "TASK_QUEUE_KIND_STICKY" else kept
     return [_scrubbed(each) for each in value] if isinstance(value, list) else value
 
 
