@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import structlog
+from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, FailureError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from activities.messages import Message
 from domain.errors import Refusal, Unavailable
+
+_log = logging.getLogger(__name__)
 
 REFUSAL = "Refusal"
 UNAVAILABLE = "Unavailable"
@@ -65,9 +71,25 @@ class FailureInterceptor(Interceptor):
 
 class _Translate(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 - the SDK's name
-        try:
-            return await super().execute_activity(input)
-        except Refusal as refusal:
-            raise refusal_failure(refusal) from refusal
-        except Unavailable as absence:
-            raise ApplicationError(str(absence), absence.what, absence.message, type=UNAVAILABLE) from absence
+        with structlog.contextvars.bound_contextvars(**_log_context(input)):
+            try:
+                result = await super().execute_activity(input)
+            except Refusal as refusal:
+                _log.info("step refused", extra={"code": refusal.code})
+                raise refusal_failure(refusal) from refusal
+            except Unavailable as absence:
+                _log.warning("step will be tried again", extra={"reason": str(absence)})
+                raise ApplicationError(str(absence), absence.what, absence.message, type=UNAVAILABLE) from absence
+            _log.info("step done")
+            return result
+
+
+def _log_context(call: ExecuteActivityInput) -> dict[str, Any]:
+    """What identifies a step in the logs, from the API's request to the attempt."""
+    info = activity.info()
+    asked = call.args[0].log_context() if call.args and isinstance(call.args[0], Message) else {}
+    return {
+        "workflow_id": info.workflow_id,
+        "activity": info.activity_type,
+        "attempt": info.attempt,
+    } | asked

@@ -15,6 +15,10 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    def log_context(self) -> dict[str, str]:
+        """What every log line of the step that takes this message carries."""
+        return {}
+
 
 #: Minor units travel as text: a browser that shows a history would round a JSON number above 2**53.
 MinorUnits = Annotated[int, PlainSerializer(str, return_type=str)]
@@ -26,6 +30,10 @@ class OriginMessage(Message):
     user_id: str | None = None
     key_id: UUID | None = None
     request_id: str | None = None
+
+    def log_context(self) -> dict[str, str]:
+        """The request that the step goes back to, where there is one."""
+        return {} if self.request_id is None else {"request_id": self.request_id}
 
     def to_origin(self, workflow_id: str) -> Origin:
         """The audit's view of it."""

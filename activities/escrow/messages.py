@@ -90,6 +90,10 @@ class RecordOpening(Message):
     opening: OpenEscrow
     at: datetime
 
+    def log_context(self) -> dict[str, str]:
+        """Tenant and request."""
+        return {"tenant_id": str(self.opening.tenant_id)} | self.opening.origin.log_context()
+
 
 class FundMessage(Message):
     """See ``domain.escrow.Fund``."""
@@ -172,6 +176,10 @@ class ApplyCommand(Message):
     command: Annotated[CommandMessage | PassDeadlineMessage, Field(discriminator="kind")]
     origin: OriginMessage
     at: datetime
+
+    def log_context(self) -> dict[str, str]:
+        """Tenant, request and command."""
+        return {"tenant_id": str(self.tenant_id), "command": self.command.kind} | self.origin.log_context()
 
 
 class EscrowOutcome(Message):

@@ -43,6 +43,10 @@ class RecordTransfer(Message):
     request: TransferRequest
     at: datetime
 
+    def log_context(self) -> dict[str, str]:
+        """Tenant and request."""
+        return {"tenant_id": str(self.request.tenant_id)} | self.request.origin.log_context()
+
 
 class TransferOutcome(Message):
     """The transaction that stands for the request: its own, or the one that already carried the same reference."""

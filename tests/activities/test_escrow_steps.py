@@ -273,6 +273,15 @@ async def test_money_moves_where_the_command_says(steps: Steps, name: str) -> No
     assert await steps.trial_balance() == {"USDC": 0}
 
 
+async def test_a_release_without_fees_is_a_release(steps: Steps) -> None:
+    escrow_id = await funded(steps, terms(5))
+    await steps.apply(escrow_id, BUYER, ApproveMessage())
+    await steps.apply(escrow_id, BUYER, ReleaseMessage())
+    posted = (await steps.transactions())[-1].posting
+    assert posted.kind is TransactionKind.ESCROW_RELEASE
+    assert moved(posted.legs) == {(BUYER, HELD): -5, (SELLER, FREE): 5}
+
+
 async def test_a_resolution_splits_what_is_held(steps: Steps) -> None:
     escrow_id = await funded(steps, terms(1_000_000, **FEES, **JUDGED))
     await steps.apply(escrow_id, SELLER, DisputeMessage(reason="late"))

@@ -250,7 +250,7 @@ async def test_a_relay_survives_the_loss_of_its_connections(feeds: Feeds) -> Non
     """Again and again: while it waits for a notification, and while it works."""
     async with running(Relay(feeds.engine, feeds.url, poll_seconds=0.2)):
         for number in range(2):
-            await eventually(lambda: asyncio.to_thread(relay_is_connected, feeds.url))
+            await eventually(lambda: asyncio.to_thread(relay_is_connected, feeds.url), limit_seconds=8)
             await asyncio.to_thread(kill_relay, feeds.url)
             told = await feeds.tell("escrow:1", number)
             await eventually(lambda told=told: feeds.sees(told))  # type: ignore[misc]

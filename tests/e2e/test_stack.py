@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -52,6 +53,25 @@ def test_the_demo_plays_and_the_books_balance(up: CommandLine) -> None:
     assert "balanced: everything that came in is with somebody" in told
     with up.http() as client:
         assert client.get("/api/v1/ledger/trial-balance").json()["balanced"] is True
+
+
+def test_a_request_is_followed_from_the_api_to_its_step(up: CommandLine) -> None:
+    with up.http() as client:
+        sent = client.post(
+            "/api/v1/accounts/alice/deposits",
+            json={"asset": "USDC", "amount": "1"},
+            headers={"X-Request-ID": "follow-me"},
+        )
+        workflow_id = f"transfer:{sent.json()['transaction_id']}"
+
+    def logged(role: str, message: str) -> list[dict[str, str]]:
+        lines = [json.loads(line) for line in up.home.log(role).read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("request_id") == "follow-me" and line["event"] == message]
+
+    assert wait_until(lambda: bool(logged("worker", "step done") and logged("api", "request")), limit_seconds=10)
+    step, request = logged("worker", "step done")[0], logged("api", "request")[0]
+    assert step["workflow_id"] == request["workflow_id"] == workflow_id
+    assert step["tenant_id"] == request["tenant_id"]
 
 
 @pytest.mark.parametrize("role", ["worker", "api", "temporal", "postgres"])

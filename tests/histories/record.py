@@ -21,7 +21,7 @@ from db.ids import new_id
 from domain.errors import Refusal
 from domain.ids import transfer_workflow_id
 from kit.clock import now
-from tests.desk import ARBITER, BUYER, TASK_QUEUE, Desk, terms
+from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
 from workflows.escrow import (
@@ -30,6 +30,7 @@ from workflows.escrow import (
     DisputeMessage,
     FundMessage,
     PartyMessage,
+    RefundMessage,
     ReleaseMessage,
     ResolveMessage,
 )
@@ -69,6 +70,17 @@ async def refused_opening(desk: Desk) -> list[Run]:
     with suppress(WorkflowFailureError):
         await desk.handle(escrow_id).result()
     return [desk.handle(escrow_id)]
+
+
+async def refused_funding(desk: Desk) -> list[Run]:
+    """The step refuses what the workflow could not know; the escrow goes on."""
+    escrow_id = await desk.open(terms(1_000_000))
+    with suppress(Refusal):
+        await desk.command(escrow_id, BUYER, FundMessage())
+    await desk.deposit(BUYER, 1_000_000)
+    await desk.command(escrow_id, BUYER, FundMessage())
+    await desk.command(escrow_id, SELLER, RefundMessage())
+    return [await _ended(desk.handle(escrow_id))]
 
 
 async def partial_releases(desk: Desk) -> list[Run]:
@@ -148,6 +160,13 @@ async def deposit(desk: Desk) -> list[Run]:
     return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
 
 
+async def refused_withdrawal(desk: Desk) -> list[Run]:
+    transfer_id = new_id()
+    with suppress(Refusal):
+        await desk.deposit(BUYER, 5, kind=TransferKind.WITHDRAWAL, transfer_id=transfer_id)
+    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
+
+
 async def reversal(desk: Desk) -> list[Run]:
     booked = await desk.deposit(BUYER, 9)
     transfer_id = new_id()
@@ -167,6 +186,7 @@ STORIES: dict[str, Story] = {
     for story in (
         happy_path,
         refused_opening,
+        refused_funding,
         partial_releases,
         dispute,
         funding_deadline,
@@ -176,6 +196,7 @@ STORIES: dict[str, Story] = {
         continued_as_new,
         resumed,
         deposit,
+        refused_withdrawal,
         reversal,
         retention,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 
 from tests.house.source import Module
 
@@ -11,32 +12,59 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
 #: What rules and replayed code must not reach for: the clock, chance, the environment.
+IMPURE_MODULES = {"random", "secrets", "time"}
 IMPURE = {
-    "datetime.now",
-    "datetime.utcnow",
-    "date.today",
-    "time.time",
-    "time.monotonic",
-    "uuid4",
-    "uuid.uuid4",
-    "uuid.uuid1",
+    "datetime.datetime.now",
+    "datetime.datetime.utcnow",
+    "datetime.datetime.today",
+    "datetime.date.today",
     "os.environ",
     "os.getenv",
     "os.urandom",
-    "random.random",
-    "random.randint",
-    "random.choice",
-    "secrets.token_hex",
-    "secrets.token_bytes",
+    "uuid.uuid1",
+    "uuid.uuid4",
+    "uuid.uuid6",
+    "uuid.uuid7",
+}
+#: Timers in workflow code that nobody can read in the Temporal UI.
+UNNAMED_TIMERS = {"asyncio.sleep", "asyncio.wait_for", "asyncio.timeout"}
+
+#: Where amounts are computed.
+EXACT = ("domain/", "db/ledger", "db/escrow", "activities/ledger", "activities/escrow")
+
+#: Where Role.ENGINE, which sees every tenant, may be taken, and why.
+ENGINE_USERS: Mapping[str, str] = {
+    "db/engine.py": "names the role",
+    "worker.py": "hands it to the relay and to retention",
+    "tools/tenants.py": "makes tenants and their first keys",
 }
 
-#: Where Role.ENGINE, which sees every tenant, may be taken.
-ENGINE_USERS = {"db/engine.py", "worker.py", "tools/tenants.py"}
+#: Where SQLAlchemy's transactions begin and end. Everything else is handed a connection.
+TRANSACTION_MAKERS = {"db/engine.py", "db/migrations/env.py"}
 
-#: Where transactions begin and end. Everything else is handed a connection.
-TRANSACTION_USERS = {"db/engine.py", "db/migrations/env.py"}
+#: Who may open a transaction, and why. Steps that write go through db/step.py, routes through the API's `Call`.
+TRANSACTION_USERS: Mapping[str, str] = {
+    "activities/escrow/steps.py": "reads an escrow that is recorded already, before it opens a step",
+    "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
+    "activities/relay.py": "gives committed events their position, one batch a transaction",
+    "activities/retention.py": "deletes what is old, one batch a transaction",
+    "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
+    "api/deps.py": "the API's session: the transaction of every route",
+    "api/health.py": "asks whether Postgres answers",
+    "db/doorbell.py": "notifies after the commit that it tells of",
+    "db/engine.py": "a tenant's transaction is made of a plain one",
+    "db/step.py": "one step, one commit",
+    "tools/tenants.py": "makes a tenant with its first key",
+    "worker.py": "reads the schema's revision before it begins to work",
+}
+_VERBS = {"commit", "rollback", "begin", "begin_nested"}
+_STATEMENTS = {"BEGIN", "COMMIT", "ROLLBACK", "AUTOCOMMIT"}
+_OPENERS = {"db.engine.transaction", "db.engine.tenant_transaction"}
 
-_STEP_LIMITS = {"start_to_close_timeout", "schedule_to_close_timeout", "retry_policy"}
+_STEP_LIMITS = {"start_to_close_timeout", "schedule_to_close_timeout", "retry_policy", "summary"}
+_CHILD_LIMITS = {"id", "parent_close_policy", "static_summary"}
+_START_LIMITS = {"id", "task_timeout", "static_summary"}
+_STARTS = {"start_workflow", "execute_workflow", "WithStartWorkflowOperation", "ScheduleActionStartWorkflow"}
 
 
 def small(module: Module) -> Iterator[str]:
@@ -53,64 +81,136 @@ def small(module: Module) -> Iterator[str]:
 
 def not_empty(module: Module) -> Iterator[str]:
     """A file says something, or it is not there; only a package's marker may be bare."""
-    if not module.text.strip() and not module.path.endswith("__init__.py"):
+    said = [
+        node for node in module.tree.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    ]
+    if not said and not module.path.endswith("__init__.py"):
         yield f"{module.path} is empty"
 
 
 def pure(module: Module) -> Iterator[str]:
-    """No clock, no chance, no environment."""
+    """No clock, no chance, no environment: they are arguments, or ``workflow.now()``, ``.random()``, ``.uuid4()``."""
+    for name in imports(module):
+        if top(name) in IMPURE_MODULES:
+            yield f"{module.path} imports {name}"
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute | ast.Name) and dotted(node) in IMPURE:
-            yield f"{module.path}:{node.lineno} uses {dotted(node)}"
+        if isinstance(node, ast.Attribute | ast.Name) and module.meaning(node) in IMPURE:
+            yield f"{module.path}:{node.lineno} uses {module.meaning(node)}"
+
+
+def timers_are_named(module: Module) -> Iterator[str]:
+    """Workflow code waits by ``workflow.sleep`` and ``wait_condition``, whose timers say what they stand for."""
+    if module.path == "workflows/client.py":
+        return  # the API's side: it is never replayed
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute | ast.Name) and module.meaning(node) in UNNAMED_TIMERS:
+            yield f"{module.path}:{node.lineno} uses {module.meaning(node)}"
 
 
 def exact(module: Module) -> Iterator[str]:
-    """No float comes near money."""
+    """No float comes near money: no literal, no ``float``, no true division."""
+    if not module.path.startswith(EXACT):
+        return
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, float):
-            yield f"{module.path}:{node.lineno} has the float {node.value}"
-        if isinstance(node, ast.Call) and dotted(node.func) == "float":
-            yield f"{module.path}:{node.lineno} calls float()"
+        match node:
+            case ast.Constant(value=float(value)):
+                yield f"{module.path}:{node.lineno} has the float {value}"
+            case ast.Name(id="float"):
+                yield f"{module.path}:{node.lineno} uses float"
+            case ast.BinOp(op=ast.Div()):
+                yield f"{module.path}:{node.lineno} divides by /, which makes a float of integers"
 
 
 def commits_in_one_place(module: Module) -> Iterator[str]:
     """Only the engine module begins and ends transactions."""
-    if module.path in TRANSACTION_USERS:
+    if module.path in TRANSACTION_MAKERS:
         return
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in {"commit", "rollback", "begin_nested"}:
-                yield f"{module.path}:{node.lineno} calls .{node.func.attr}()"
-            if node.func.attr == "begin" and dotted(node.func.value).split(".")[-1].strip("_") == "engine":
-                yield f"{module.path}:{node.lineno} begins a transaction by itself"
+        match node:
+            # A function of a module that is called `begin` begins no transaction.
+            case ast.Call(func=ast.Attribute(attr=verb) as called) if verb in _VERBS and not module.meaning(called):
+                yield f"{module.path}:{node.lineno} calls .{verb}()"
+            case ast.Constant(value=str(said)) if said.strip(" ;\n").upper() in _STATEMENTS:
+                yield f"{module.path}:{node.lineno} says {said!r}"
+
+
+def opens_transactions(module: Module) -> bool:
+    """Whether a module asks for transactions of its own."""
+    local = module.path == "db/engine.py"
+    return any(
+        isinstance(node, ast.Call)
+        and (module.meaning(node.func) in _OPENERS or (local and dotted(node.func) == "transaction"))
+        for node in ast.walk(module.tree)
+    )
+
+
+def takes_engine_role(module: Module) -> bool:
+    """Whether a module takes the role that sees every tenant, by its member or by its name."""
+    return any(
+        (isinstance(node, ast.Attribute) and dotted(node).endswith("Role.ENGINE"))
+        or (isinstance(node, ast.Constant) and node.value == "holdfast_engine")
+        for node in ast.walk(module.tree)
+    )
+
+
+def transactions_are_listed(module: Module) -> Iterator[str]:
+    """Who opens a transaction stands on a checked list, with the reason."""
+    if opens_transactions(module) and module.path not in TRANSACTION_USERS:
+        yield f"{module.path} opens a transaction of its own"
 
 
 def engine_role_is_listed(module: Module) -> Iterator[str]:
     """The role that sees every tenant is taken on a checked list of modules."""
-    if module.path in ENGINE_USERS:
-        return
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute) and dotted(node) == "Role.ENGINE":
-            yield f"{module.path}:{node.lineno} takes Role.ENGINE"
+    if takes_engine_role(module) and module.path not in ENGINE_USERS:
+        yield f"{module.path} takes Role.ENGINE"
 
 
 def waits_have_limits(module: Module) -> Iterator[str]:
     """A step names its limits where it is called; a timer says what it stands for."""
     for node in ast.walk(module.tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        if not isinstance(node, ast.Call):
             continue
         given = {keyword.arg for keyword in node.keywords}
-        name = node.func.attr
+        package, _, name = module.meaning(node.func).rpartition(".")
+        if package != "temporalio.workflow":
+            continue
+        required: set[str] = set()
         if name.startswith(("execute_activity", "start_activity", "execute_local_activity", "start_local_activity")):
-            missing = _STEP_LIMITS - given
-            if missing:
-                yield f"{module.path}:{node.lineno} {name} without {', '.join(sorted(missing))}"
-            if "summary" not in given:
-                yield f"{module.path}:{node.lineno} {name} without a summary"
-        if name == "wait_condition" and "timeout" in given and "timeout_summary" not in given:
-            yield f"{module.path}:{node.lineno} wait_condition with a timeout but without timeout_summary"
-        if name == "sleep" and dotted(node.func) == "workflow.sleep" and "summary" not in given:
-            yield f"{module.path}:{node.lineno} workflow.sleep without a summary"
+            required = _STEP_LIMITS
+        elif name.endswith("_child_workflow"):
+            required = _CHILD_LIMITS
+        elif name == "wait_condition" and "timeout" in given:
+            required = {"timeout_summary"}
+        elif name == "sleep":
+            required = {"summary"}
+        if required - given:
+            yield f"{module.path}:{node.lineno} {name} without {', '.join(sorted(required - given))}"
+
+
+def starts_are_told(module: Module) -> Iterator[str]:
+    """A workflow starts with an id that reads, a summary, and a task timeout after which another worker takes over."""
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = dotted(node.func).rpartition(".")[2] or (node.func.attr if isinstance(node.func, ast.Attribute) else "")
+        missing = _START_LIMITS - {keyword.arg for keyword in node.keywords}
+        if name in _STARTS and missing:
+            yield f"{module.path}:{node.lineno} {name} without {', '.join(sorted(missing))}"
+
+
+def domain_stands_alone(module: Module) -> Iterator[str]:
+    """Rules outlive libraries: the standard library and the domain itself, nothing else."""
+    for name in imports(module):
+        if top(name) != "domain" and top(name) not in sys.stdlib_module_names:
+            yield f"{module.path} imports {name}"
+
+
+def workflows_know_temporal_alone(module: Module) -> Iterator[str]:
+    """Workflow code is replayed: of third parties it knows Temporal's own library."""
+    for name in imports(module):
+        ours = {"temporalio", "domain", "activities", "workflows"}
+        if top(name) not in ours and top(name) not in sys.stdlib_module_names:
+            yield f"{module.path} imports {name}"
 
 
 def vendors_stay_outside(module: Module) -> Iterator[str]:
@@ -123,7 +223,12 @@ def vendors_stay_outside(module: Module) -> Iterator[str]:
 def root_stays_on_top(module: Module) -> Iterator[str]:
     """The composition root is imported by tools alone."""
     if module.room not in {"tools", "worker.py"}:
-        yield from (f"{module.path} imports worker" for name in imports(module) if name.split(".")[0] == "worker")
+        yield from (f"{module.path} imports worker" for name in imports(module) if top(name) == "worker")
+
+
+def tests_stay_outside(module: Module) -> Iterator[str]:
+    """What is shipped does not know its tests."""
+    yield from (f"{module.path} imports {name}" for name in imports(module) if top(name) == "tests")
 
 
 def settings_are_read_on_top(module: Module) -> Iterator[str]:
@@ -133,12 +238,22 @@ def settings_are_read_on_top(module: Module) -> Iterator[str]:
 
 
 def imports(module: Module) -> Iterator[str]:
-    """The dotted names that a module imports."""
+    """The dotted names that a module imports; a relative one begins with a dot, and no rule allows it."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def written_in_full(module: Module) -> Iterator[str]:
+    """Imports are written in full: the rules about them read names."""
+    yield from (f"{module.path} imports {name}" for name in imports(module) if name.startswith("."))
+
+
+def top(name: str) -> str:
+    """The package that a dotted name lies in."""
+    return name.partition(".")[0]
 
 
 def dotted(node: ast.expr) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,28 @@ class Module:
         """The top folder, or the file itself where it lies in none."""
         return self.path.split("/")[0]
 
+    @cached_property
+    def imported(self) -> dict[str, str]:
+        """What each imported name stands for, wherever in the file it is imported."""
+        names: dict[str, str] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    bound = alias.asname or alias.name.partition(".")[0]
+                    names[bound] = alias.name if alias.asname else bound
+            elif isinstance(node, ast.ImportFrom):
+                names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        return names
+
+    def meaning(self, node: ast.AST) -> str:
+        """The dotted name behind an expression of imported names (``datetime.datetime.now``), else nothing."""
+        if isinstance(node, ast.Name):
+            return self.imported.get(node.id, "")
+        if isinstance(node, ast.Attribute):
+            before = self.meaning(node.value)
+            return f"{before}.{node.attr}" if before else ""
+        return ""
+
 
 def parse(path: str, text: str) -> Module:
     """A module from text; tests of the checks make theirs with it."""
@@ -35,7 +57,12 @@ def parse(path: str, text: str) -> Module:
 def files() -> tuple[str, ...]:
     """Every file of the project, tracked or about to be."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        # A checkout may belong to another user than the one who runs the tests.
+        ["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return tuple(sorted(name for name in listed.stdout.splitlines() if (ROOT / name).is_file()))
 

@@ -35,7 +35,7 @@ async def test_old_keys_are_deleted_and_young_ones_stay(desk: Desk, temporal: Cl
             text("UPDATE idempotency_keys SET recorded_at = now() - interval '8 days' WHERE key = 'old'")
         )
     deleted = await temporal.execute_workflow(RetentionWorkflow.run, id=f"retention-{new_id()}", task_queue=TASK_QUEUE)
-    assert deleted == 1
+    assert deleted >= 1, "other tests of this run may have left old ones, too"
     assert [row.key for row in await desk.sql("SELECT key FROM idempotency_keys")] == ["young"]
 
 

@@ -6,17 +6,18 @@ import json
 from collections.abc import Mapping
 
 from kit.build import ROOT
+from tools.docs import catalog
 from tools.docs.errors import errors_page
 from tools.docs.schema import schema_page
 
 
-def pages() -> Mapping[str, str]:
-    """Every generated document: its path below the root, and its text."""
+def pages(database_url: str) -> Mapping[str, str]:
+    """Every generated document: its path below the root, and its text. The database is migrated."""
     # Only this one needs the API, and with it the web framework.
     from api.main import description
 
     return {
-        "docs/schema.md": schema_page(),
+        "docs/schema.md": schema_page(catalog.read(database_url)),
         "docs/errors.md": errors_page(),
         "docs/openapi.json": json.dumps(description(), indent=1, ensure_ascii=False) + "\n",
     }
@@ -25,7 +26,9 @@ def pages() -> Mapping[str, str]:
 def write() -> list[str]:
     """Write the documents; the paths of those that changed."""
     changed = []
-    for name, text in pages().items():
+    with catalog.fresh_database() as database_url:
+        made = pages(database_url)
+    for name, text in made.items():
         file = ROOT / name
         if not file.exists() or file.read_text() != text:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -33,11 +33,21 @@ _PROTOCOL = {
     "reference_taken": "the reference names something with other content",
     "tenant_name_taken": "there is a tenant of this name already",
     "key_missing": "no API key came with the request",
+    "input_invalid": "inputs are missing, unknown or malformed; `errors` names each, with a code of its own",
     "internal_error": "a bug; the request id finds it in the logs",
     "method_not_allowed": "the path exists, but not with this method",
     "not_found": "there is nothing at this path, or nothing that this key may see",
+    "not_ready": "`/readyz` alone: `errors` names what does not answer",
+    "request_invalid": "the request is no HTTP that this API understands",
+    "unavailable": "something that we depend on does not answer; the same request may be sent again",
 }
-_PROTOCOL_STATUS = {"internal_error": 500, "method_not_allowed": 405}
+_PROTOCOL_STATUS = {
+    "internal_error": 500,
+    "method_not_allowed": 405,
+    "not_ready": 503,
+    "request_invalid": 400,
+    "unavailable": 503,
+}
 
 
 def errors_page() -> str:
@@ -48,11 +58,13 @@ def errors_page() -> str:
 
 def codes() -> Mapping[str, str]:
     """Every code and what it means: the rules' own tables first, then what the other rooms raise."""
-    found = dict(_raised()) | _PROTOCOL
+    ruled: dict[str, list[str]] = {}
     for table in (money.CODES, ledger.CODES, identity.CODES, escrow.CODES):
         for code, meaning in table.items():
-            found[code] = meaning
-    return found
+            said = ruled.setdefault(code, [])
+            if not any(meaning in other for other in said):
+                said[:] = [*(other for other in said if other not in meaning), meaning]
+    return dict(_raised()) | _PROTOCOL | {code: "; ".join(said) for code, said in ruled.items()}
 
 
 def _raised() -> Iterator[tuple[str, str]]:

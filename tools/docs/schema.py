@@ -1,29 +1,19 @@
-"""`docs/schema.md`: the tables as the models declare them (a test holds models and migrations together)."""
+"""`docs/schema.md`: the tables as a migrated database has them, with a diagram, rights and query examples."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Table, UniqueConstraint
-from sqlalchemy.dialects import postgresql
-
-import db.audit
-import db.escrow.tables
-import db.idempotency
-import db.identity
-import db.ledger.tables
-import db.outbox
-import db.receipts  # noqa: F401 - importing a module registers its tables
-from db.columns import METADATA
+from tools.docs.catalog import Catalog, Row, TableFacts
 
 _HEAD = """# Database schema
 
-Made by `python -m tools docs` from the models; the test run compares models and migrations.
+Made by `python -m tools docs` from a freshly migrated database; the test run compares.
 
-Every table with a `tenant_id` is under forced row-level security: a transaction sees and writes the rows of the
-tenant in `app.tenant` alone. Amounts are integers in the asset's minor unit; `numeric(78, 0)` holds a uint256.
-`recorded_at` is the database's own clock; no role may set it. Ledger, audit log and receipts are append-only. Balances
-and what holds have left are derived by the trigger on `ledger_legs`; no role may write them.
+A table "under row-level security" shows and takes, in a transaction, the rows of the tenant in `app.tenant` alone.
+Amounts are integers in the asset's minor unit; `numeric(78,0)` holds a uint256. `recorded_at` is the database's own
+clock; no role may set it. Balances and what holds have left are written by the trigger on `ledger_legs`; no role may.
 
 | role | may |
 |---|---|
@@ -32,8 +22,24 @@ and what holds have left are derived by the trigger on `ledger_legs`; no role ma
 | `holdfast_engine` | the same over all tenants; give events their position; delete expired idempotency keys |
 
 Run queries as a member of `holdfast_app`, with `SET app.tenant = '<tenant id>'` first.
-
 """
+
+#: What each table is for. A table that is missing here fails the check.
+ABOUT = {
+    "accounts": "What a party has of one asset, and our own accounts: the outside world and the fees.",
+    "api_keys": "Who may call, hashed; found by a function before the tenant is known.",
+    "assets": "What amounts are counted in. Platform-wide: every tenant reads it, a migration adds to it.",
+    "audit_log": "Who did what to what, and when. Append-only; an escrow's timeline is read from it.",
+    "escrow_milestones": "Where each part of an escrow stands.",
+    "escrows": "What was agreed, which no role may update, and where the escrow stands.",
+    "holds": "Money set apart for one milestone.",
+    "idempotency_keys": "Requests in flight and the answers of finished ones, kept for a week.",
+    "ledger_legs": "What a transaction moves. Append-only; inserting legs is the only way to move money.",
+    "ledger_transactions": "Why money moved, and when. Append-only.",
+    "outbox": "What happened, in the commit in which it happened; the durable feed is read from it by position.",
+    "receipts": "Steps that were done, with their answers: a step that is repeated finds its own.",
+    "tenants": "Customers of the house.",
+}
 
 _EXAMPLES = """## Query examples
 
@@ -63,6 +69,31 @@ JOIN accounts a ON a.tenant_id = l.tenant_id AND a.account_id = l.account_id
 WHERE t.escrow_id = '<escrow id>' ORDER BY t.sequence, l.leg_no;
 ```
 
+What a user had at an instant, by when it counts (take `t.recorded_at` for what was known then):
+
+```sql
+SELECT a.asset, sum(l.amount_minor) FILTER (WHERE l.pot = 'available') AS available_minor,
+       sum(l.amount_minor) FILTER (WHERE l.pot = 'held') AS held_minor
+FROM accounts a
+JOIN ledger_legs l ON l.tenant_id = a.tenant_id AND l.account_id = a.account_id
+JOIN ledger_transactions t ON t.tenant_id = l.tenant_id AND t.transaction_id = l.transaction_id
+WHERE a.ref = 'alice' AND t.effective_at <= '2026-01-31T00:00:00Z' GROUP BY a.asset;
+```
+
+Who did what to an escrow:
+
+```sql
+SELECT at, action, actor_user, actor_key_id, request_id, details FROM audit_log
+WHERE subject = 'escrow:<escrow id>' ORDER BY audit_id;
+```
+
+The next events of a topic after a position:
+
+```sql
+SELECT position, type, subject, occurred_at, data FROM outbox
+WHERE topic = 'settlement.events.v1' AND position > 0 ORDER BY position LIMIT 100;
+```
+
 Whether the books balance (no row is the answer):
 
 ```sql
@@ -71,73 +102,128 @@ GROUP BY asset HAVING sum(available_minor + held_minor) <> 0;
 ```
 """
 
+_KINDS = {"p": "primary key", "u": "unique", "f": "", "c": "check", "x": "exclude"}
 
-def schema_page() -> str:
+
+def schema_page(catalog: Catalog) -> str:
     """The page as it is committed."""
-    tables = sorted(METADATA.tables.values(), key=lambda table: table.name)
-    parts = [_HEAD, _diagram(tables), *(_table(table) for table in tables), _EXAMPLES]
-    return "\n".join(parts)
+    tables = [line for table in catalog.tables for line in _table(table)]
+    return "\n".join([_HEAD, *_diagram(catalog.tables), *tables, *_functions(catalog.functions), _EXAMPLES])
 
 
-def _diagram(tables: list[Table]) -> str:
-    lines = ["## Diagram", "", "```mermaid", "erDiagram"]
+def _diagram(tables: list[TableFacts]) -> Iterator[str]:
+    """Keys and relations; the other columns stand in the tables below."""
+    yield from ("## Diagram", "", "```mermaid", "erDiagram")
     for table in tables:
-        lines.append(f"  {table.name} {{")
-        keys = {column.name for column in table.primary_key.columns}
-        lines += [f"    {_short_type(column)} {column.name} PK" for column in table.columns if column.name in keys]
-        lines.append("  }")
+        primary, foreign = _key_columns(table, "p"), _key_columns(table, "f")
+        yield f"  {table.name} {{"
+        for column in table.columns:
+            marks = [mark for mark, names in (("PK", primary), ("FK", foreign)) if column["name"] in names]
+            if marks:
+                yield f"    {_short(column['type'])} {column['name']} {', '.join(marks)}"
+        yield "  }"
     for table in tables:
-        for parent in sorted({key.referred_table.name for key in _foreign_keys(table)}):
-            lines.append(f"  {parent} ||--o{{ {table.name} : has")
-    return "\n".join([*lines, "```", ""])
+        optional = {column["name"] for column in table.columns if not column["required"]}
+        for key in table.constraints:
+            if key["kind"] == "f":
+                one = "|o" if optional & set(key["columns"]) else "||"
+                yield f'  {key["target"]} {one}--o{{ {table.name} : "{", ".join(key["columns"])}"'
+    yield from ("```", "")
 
 
-def _table(table: Table) -> str:
-    lines = [f"## {table.name}", ""]
-    if table.comment:
-        lines += [table.comment[0].upper() + table.comment[1:] + ".", ""]
-    lines += ["| column | type | null | meaning |", "|---|---|---|---|"]
-    lines += [
-        f"| `{column.name}` | {_type(column)} | {'yes' if column.nullable else 'no'} | {column.comment or ''} |"
-        for column in table.columns
-    ]
-    return "\n".join([*lines, "", *_constraints(table), ""])
+def _table(table: TableFacts) -> Iterator[str]:
+    yield from (f"## {table.name}", "", ABOUT.get(table.name, ""), "")
+    yield from ("| column | type | null | filled by | meaning |", "|---|---|---|---|---|")
+    for column in table.columns:
+        filled = f"`{column['filled']}`" if column["filled"] else ""
+        yield (
+            f"| `{column['name']}` | {_plain(column['type'])} | {'' if column['required'] else 'yes'} | {filled} |"
+            f" {_prose(column['comment'])} |"
+        )
+    yield ""
+    yield from _constraints(table)
+    for index in table.indexes:
+        kind = "unique index" if index["definition"].startswith("CREATE UNIQUE") else "index"
+        yield f"- {kind} {_code(index['definition'].partition(' USING btree ')[2] or index['definition'])}"
+    yield from (f"- trigger {_code(_trigger(each['definition']))}" for each in table.triggers)
+    if table.secured:
+        yield from (f"- row-level security, forced: rows where {_code(_bare(each['sees']))}" for each in table.policies)
+    else:
+        yield "- no row-level security"
+    yield from (f"- `{role}` may {rights}" for role, rights in _rights(table).items())
+    yield ""
 
 
-def _constraints(table: Table) -> Iterator[str]:
-    yield f"- primary key ({_names(table.primary_key.columns)})"
-    for unique in _sorted(table, UniqueConstraint):
-        yield f"- unique ({_names(unique.columns)})"
-    for key in _foreign_keys(table):
-        yield f"- ({_names(key.columns)}) → {key.referred_table.name} ({_names(e.column for e in key.elements)})"
-    for check in _sorted(table, CheckConstraint):
-        yield f"- check `{check.sqltext}`"
-    for index in sorted(table.indexes, key=lambda index: str(index.name)):
-        yield f"- index ({_names(index.columns)}){_where(index)}"
+def _constraints(table: TableFacts) -> Iterator[str]:
+    for each in table.constraints:
+        body = re.sub(r"^(PRIMARY KEY|UNIQUE|FOREIGN KEY|CHECK|EXCLUDE) ", "", each["definition"])
+        if each["kind"] == "c":
+            body = _bare(body)
+        yield "- " + f"{_KINDS[each['kind']]} {_code(body.replace(' REFERENCES ', ' → '))}".lstrip()
 
 
-def _foreign_keys(table: Table) -> list[ForeignKeyConstraint]:
-    return sorted(table.foreign_key_constraints, key=lambda key: str(key.name))
+def _rights(table: TableFacts) -> dict[str, str]:
+    """What each role may do, with the columns where it is not all of them."""
+    found: dict[str, list[str]] = {}
+    order = ["SELECT", "INSERT", "UPDATE", "DELETE"]
+    for grant in sorted(table.grants, key=lambda each: (order.index(each["right"]), each["role"])):
+        columns = f" ({', '.join(f'`{name}`' for name in grant['columns'])})" if grant["columns"] else ""
+        found.setdefault(grant["role"], []).append(f"{grant['right'].lower()}{columns}")
+    said = {role: "; ".join(rights) for role, rights in sorted(found.items())}
+    if len(said) > 1 and len(set(said.values())) == 1:
+        return {"`, `".join(said): next(iter(said.values()))}
+    return said
 
 
-def _sorted(table: Table, kind: type) -> list:  # type: ignore[type-arg] # SQLAlchemy's constraints share no typed base
-    found = [constraint for constraint in table.constraints if type(constraint) is kind]
-    return sorted(found, key=lambda constraint: str(constraint.name))
+def _functions(functions: list[Row]) -> Iterator[str]:
+    yield from ("## Functions", "", "| function | returns | acts as | called by | meaning |", "|---|---|---|---|---|")
+    for each in functions:
+        acts = "its owner" if each["as_owner"] else "its caller"
+        callers = ", ".join(f"`{name}`" if name != "everybody" else name for name in each["callers"]) or "triggers"
+        name = _code(f"{each['name']}({each['arguments']})")
+        yield f"| {name} | {_plain(each['result'])} | {acts} | {callers} | {_prose(each['comment'])} |"
+    yield ""
 
 
-def _where(index: Index) -> str:
-    condition = index.dialect_options["postgresql"]["where"]
-    return "" if condition is None else f" where {condition}"
+def _key_columns(table: TableFacts, kind: str) -> set[str]:
+    return {name for each in table.constraints if each["kind"] == kind for name in each["columns"]}
 
 
-def _names(columns) -> str:  # type: ignore[no-untyped-def] # any of SQLAlchemy's column collections
-    return ", ".join(column.name for column in columns)
+def _trigger(definition: str) -> str:
+    """``append_only BEFORE DELETE … EXECUTE FUNCTION refuse_change()``, without the words that say nothing new."""
+    text = definition.removeprefix("CREATE TRIGGER ").replace(" FOR EACH STATEMENT", "")
+    return re.sub(r" ON public\.\w+", "", text).replace("EXECUTE FUNCTION ", "→ ")
 
 
-def _type(column: Column) -> str:  # type: ignore[type-arg]
-    text = column.type.compile(dialect=postgresql.dialect()).lower()  # type: ignore[no-untyped-call]
+def _bare(expression: str) -> str:
+    """Without the parentheses that PostgreSQL puts around a whole expression."""
+    while expression.startswith("(") and _closes_at_end(expression):
+        expression = expression[1:-1]
+    return expression
+
+
+def _closes_at_end(expression: str) -> bool:
+    depth = 0
+    for place, character in enumerate(expression):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return place == len(expression) - 1
+    return False
+
+
+def _code(text: str) -> str:
+    return f"`{_plain(text)}`"
+
+
+def _prose(text: str | None) -> str:
+    """A comment in a table's cell, where ``<id>`` would be taken for markup."""
+    return (text or "").replace("<", "&lt;").replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
     return text.replace("timestamp with time zone", "timestamptz")
 
 
-def _short_type(column: Column) -> str:  # type: ignore[type-arg]
-    return _type(column).split("(")[0].replace(" ", "_")
+def _short(type_name: str) -> str:
+    """A type in one word, which is all that the diagram's language takes."""
+    return _plain(type_name).partition("(")[0].replace(" ", "_")
