@@ -18,6 +18,9 @@ POLL_SECONDS = 1.0
 BATCH_EVENTS = 2_000
 RETRY_SECONDS = 1.0
 
+#: What a connection can fail with. ``InternalClientError``: it ended between two messages of the protocol.
+_LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 _log = logging.getLogger(__name__)
 _numbered = Counter("holdfast_outbox_numbered_total", "Events that this process gave their place in the feed")
 _waiting = Gauge("holdfast_outbox_waiting", "Committed events without a place in the feed")
@@ -66,7 +69,7 @@ class Relay:
         while True:
             try:
                 await self._listen_once()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except _LOST as error:
                 _log.warning("the relay cannot listen and polls: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
@@ -82,7 +83,8 @@ def translate_errors() -> Iterator[None]:
     """Raise ``Unavailable`` for a database that does not answer and ``Refusal`` for a rule that it holds.
 
     A database's absence arrives in several classes, among them a bare ``ConnectionRefusedError``; it is told by
-    ``OSError``, the invalidated flag or SQLSTATE, never by exception class.
+    ``OSError``, the invalidated flag, SQLSTATE, or the driver's word that it lost its own state, as it does when a
+    connection ends between two messages; never by SQLAlchemy's classes.
     """
     try:
         yield
@@ -92,19 +94,27 @@ def translate_errors() -> Iterator[None]:
         raise Unavailable("postgres", str(error) or type(error).__name__) from error
     except DBAPIError as error:
         sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
-        if error.connection_invalidated or sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate == _LOCK_NOT_AVAILABLE:
+        transient = sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate == _LOCK_NOT_AVAILABLE
+        if transient or error.connection_invalidated or isinstance(_cause(error), asyncpg.InternalClientError):
             raise Unavailable("postgres", str(error.orig)) from error
         rule = _RULES.get(constraint_of(error) or "")
         if rule is not None:
             raise Refusal(*rule) from error
         raise
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # Statements fail with a ``DBAPIError``; bare, it is the set-up of a new connection, which was lost at once.
+        raise Unavailable("postgres", str(error)) from error
 
 
 def constraint_of(error: DBAPIError) -> str | None:
     """The name of the constraint that a statement violated, where it did."""
-    cause: Any = getattr(error.orig, "__cause__", None)
-    name = getattr(cause, "constraint_name", None)
+    name = getattr(_cause(error), "constraint_name", None)
     return name if isinstance(name, str) else None
+
+
+def _cause(error: DBAPIError) -> Any:
+    """The driver's own error."""
+    return getattr(error.orig, "__cause__", None)
 
 
 @asynccontextmanager

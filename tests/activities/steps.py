@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,9 @@ from temporalio.testing import ActivityEnvironment
 from activities.escrow.messages import (
     ApplyCommand,
     CommandMessage,
+    FundMessage,
     OpenEscrow,
+    PartyMessage,
     PassDeadlineMessage,
     RecordOpening,
     TermsMessage,
@@ -23,6 +25,7 @@ from activities.escrow.steps import EscrowActivities
 from activities.ledger.messages import RecordTransfer, TransferKind, TransferOutcome, TransferRequest
 from activities.ledger.steps import LedgerActivities
 from activities.messages import OriginMessage
+from db import escrow as escrows
 from db import ledger
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
@@ -30,6 +33,7 @@ from db.ids import new_id
 from db.ledger import LedgerTransaction, TransactionFilter
 from domain.ledger import Balance
 from kit.clock import now
+from tests.desk import ARBITER, BUYER
 
 ALL = 1_000
 #: Where a step leaves something.
@@ -44,6 +48,11 @@ TABLES = (
     "outbox",
     "receipts",
 )
+
+T0 = datetime(2026, 3, 1, 9, 0, 0, 123456, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+FEES = {"buyer_fee_basis_points": 250, "seller_fee_basis_points": 100}
+JUDGED: dict[str, Any] = {"arbiter": PartyMessage(user_id=ARBITER)}
 
 
 class Steps:
@@ -143,3 +152,19 @@ class Steps:
     async def written(self) -> dict[str, int]:
         """How many rows the tenant has, by table."""
         return {table: int((await self.sql(f"SELECT count(*) FROM {table}"))[0][0]) for table in TABLES}
+
+
+async def recorded(steps: Steps, escrow_id: UUID) -> EscrowSnapshot:
+    """The escrow as Postgres has it."""
+    async with tenant_transaction(steps.engine, steps.tenant) as connection:
+        found = await escrows.find(connection, escrow_id)
+    assert found is not None
+    return EscrowSnapshot.of(found)
+
+
+async def funded(steps: Steps, wanted: TermsMessage, *, money: int = 10_000_000) -> UUID:
+    """A new escrow whose money is on hold, all at ``T0``."""
+    await steps.deposit(BUYER, money, at=T0)
+    escrow_id = await steps.open(wanted, at=T0)
+    await steps.apply(escrow_id, BUYER, FundMessage(), at=T0)
+    return escrow_id

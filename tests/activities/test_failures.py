@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, RetryState
+from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
 from activities.failures import FailureInterceptor, refusal_failure, refusal_of, step_failure, unavailable_of
@@ -25,7 +26,8 @@ async def crossed(error: BaseException) -> BaseException:
     """What a worker reports for an activity that raises ``error``."""
     chain = FailureInterceptor().intercept_activity(_Raises(error))
     with pytest.raises(type(error) if not isinstance(error, Refusal | Unavailable) else ApplicationError) as caught:
-        await chain.execute_activity(ExecuteActivityInput(fn=lambda: None, args=(), executor=None, headers={}))
+        call = ExecuteActivityInput(fn=lambda: None, args=(), executor=None, headers={})
+        await ActivityEnvironment().run(chain.execute_activity, call)
     return caught.value
 
 
