@@ -25,8 +25,8 @@ class _Raises(ActivityInboundInterceptor):
 async def crossed(error: BaseException) -> BaseException:
     """What a worker reports for an activity that raises ``error``."""
     chain = FailureInterceptor().intercept_activity(_Raises(error))
+    call = ExecuteActivityInput(fn=lambda: None, args=(), executor=None, headers={})
     with pytest.raises(type(error) if not isinstance(error, Refusal | Unavailable) else ApplicationError) as caught:
-        call = ExecuteActivityInput(fn=lambda: None, args=(), executor=None, headers={})
         await ActivityEnvironment().run(chain.execute_activity, call)
     return caught.value
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from uuid import UUID
 
+import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db.engine import Role, create_engine, driver_url, tenant_transaction, transaction
+from db.engine import Role, create_engine, driver_url, tenant_transaction, transaction, translate_errors
 from domain.errors import Unavailable
 from tests.db.raw import acting, sql
+from tests.polling import eventually
 from tools.local.process import free_port
+
+
+def _caused(error: Exception) -> Exception:
+    """A driver's error, as SQLAlchemy hands it on."""
+    adapted = Exception(str(error))
+    adapted.__cause__ = error
+    return adapted
 
 
 async def test_every_connection_acts_as_its_role_and_has_its_limits(
@@ -67,6 +78,51 @@ async def test_a_lost_connection_is_unavailable_and_the_next_one_works(database_
         await engine.dispose()
 
 
+async def test_connections_that_are_lost_at_any_moment_are_only_unavailable(empty_url: str) -> None:
+    """While one is being set up, between two messages, in the middle of a statement: never as a bug."""
+    engine = create_engine(empty_url, Role.OWNER, pool_size=4)
+    killing = True
+
+    async def work() -> None:
+        while killing:
+            with contextlib.suppress(Unavailable):
+                await _run(engine, "SELECT 1", "SELECT pg_sleep(0.001)", "SELECT 2")
+
+    workers = [asyncio.create_task(work()) for _ in range(4)]
+    async with await psycopg.AsyncConnection.connect(empty_url, autocommit=True) as connection:
+        for _ in range(150):
+            await asyncio.sleep(0.005)
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+    killing = False
+    await asyncio.gather(*workers)
+    await _touch_until_it_works(engine)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
+        asyncpg.AdminShutdownError("terminating connection"),
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+        ConnectionRefusedError("refused"),
+        TimeoutError(),
+        PoolTimeoutError("no connection"),
+        DBAPIError("SELECT 1", {}, _caused(asyncpg.InternalClientError("cannot switch to state 11"))),
+        DBAPIError("SELECT 1", {}, Exception(), connection_invalidated=True),
+    ],
+    ids=repr,
+)
+def test_absence_is_told_whatever_it_looks_like(error: Exception) -> None:
+    with pytest.raises(Unavailable) as caught, translate_errors():
+        raise error
+    assert caught.value.__cause__ is error
+
+
 @pytest.mark.parametrize(
     ("setting", "blocked"),
     [("lock_timeout", "SELECT pg_advisory_xact_lock(77)"), ("statement_timeout", "SELECT pg_sleep(5)")],
@@ -117,6 +173,19 @@ async def _run(engine: AsyncEngine, *statements: str) -> None:
     async with transaction(engine) as connection:
         for statement in statements:
             await connection.execute(text(statement))
+
+
+async def _touch_until_it_works(engine: AsyncEngine) -> None:
+    """The pool may have connections left that it does not know to be lost, each for one failure."""
+
+    async def works() -> bool:
+        try:
+            await _touch(engine)
+        except Unavailable:
+            return False
+        return True
+
+    await eventually(works)
 
 
 async def _lose(engine: AsyncEngine, database_url: str) -> None:
