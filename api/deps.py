@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 
 import structlog
 from fastapi import APIRouter, Header, Request, Security
+from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -124,12 +125,23 @@ class Door(APIRoute):
             principal = await services.keys.principal(request.headers)
             request.state.principal = principal
             structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), key_id=str(principal.key_id))
+            self._check_query(request)
             if request.method in _BODY_METHODS and await request.body():
                 check_content_type(request)
                 await request.json()
             return await handle(request)
 
         return enter
+
+    def _check_query(self, request: Request) -> None:
+        """A filter that nobody knows would be a wrong answer, not a harmless extra."""
+        known = {parameter.alias for parameter in get_flat_dependant(self.dependant).query_params}
+        given = [name for name, _ in request.query_params.multi_items()]
+        for name in given:
+            if name not in known:
+                raise Refusal("unknown_parameter", f"there is no parameter {name[:40]!r} here", field=name[:200])
+            if given.count(name) > 1:
+                raise Refusal("parameter_repeated", f"{name} is given more than once", field=name)
 
 
 def router(prefix: str, tag: str) -> APIRouter:

@@ -19,7 +19,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
-_LINE = r"^[^\x00-\x1F\x7F-\x9F]+$"
+#: Without control characters, and not only of spaces.
+_LINE = r"^[^\x00-\x1F\x7F-\x9F]*[^\x00-\x20\x7F-\xA0][^\x00-\x1F\x7F-\x9F]*$"
 _PROSE = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F]+$"
 _ISO_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 #: What an amount may look like; how fine it may be is the asset's to say.
@@ -45,11 +46,18 @@ def _instant(value: object) -> object:
     raise ValueError("must be an ISO 8601 instant with an offset, as 2026-01-31T12:00:00Z")
 
 
+#: PostgreSQL's driver takes the last instant that Python knows for infinity; nothing of ours lies out here.
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+
+
 def _utc(value: datetime) -> datetime:
     try:
-        return value.astimezone(UTC)
+        at = value.astimezone(UTC)
     except OverflowError:
         raise ValueError("is out of range") from None
+    if not _FIRST <= at < _LAST:
+        raise ValueError("must lie between the years 1970 and 9999")
+    return at
 
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_instant), AfterValidator(_utc)]

@@ -8,6 +8,7 @@ day. Input that is refused before anything began leaves nothing behind.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,8 +29,10 @@ from db.idempotency import Standing, StoredResponse
 from db.ids import new_id
 from domain.errors import Refusal, Unavailable
 
-#: Longer than any request may take; after it a silent request counts as dead.
-LEASE_SECONDS = 60
+#: A request that is worked on renews its lease; one that died is taken over when this is past. Taking over one that
+#: is merely slow does no harm: both work under one operation id, which has one effect.
+LEASE_SECONDS = 6
+RENEWAL_SECONDS = 2
 REPLAYED_HEADER = "Idempotency-Replayed"
 
 
@@ -142,12 +145,15 @@ class _Claim:
             answer = await operation.prepare(connection, attempt)
             if answer is not None:
                 return await self._keep(connection, begun.operation_id, answer.render())
+        renewing = asyncio.create_task(self._renew(begun.operation_id))
         try:
             return await self._finish(operation, begun.operation_id)
         except Exception:
             # Unknown what it did: the id stays with the key, so that a retry can find out.
             await self._release(begun.operation_id)
             raise
+        finally:
+            renewing.cancel()
 
     async def _finish(self, operation: Operation, operation_id: UUID) -> Response:
         try:
@@ -180,6 +186,15 @@ class _Claim:
         sealed = StoredResponse(response.status, response.headers, self._sealed(operation_id, response.body))
         await db_idempotency.finish(connection, **self._name, operation_id=operation_id, response=sealed)
         return _response(response)
+
+    async def _renew(self, operation_id: UUID) -> None:
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            with suppress(Unavailable):
+                async with self._call.transaction() as connection:
+                    await db_idempotency.renew(
+                        connection, **self._name, operation_id=operation_id, lease_seconds=LEASE_SECONDS
+                    )
 
     async def _release(self, operation_id: UUID) -> None:
         with suppress(Unavailable):

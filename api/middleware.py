@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from secrets import token_hex
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -62,7 +63,11 @@ class RequestMiddleware:
         started = time.perf_counter()
         with self._metrics.in_flight.track_inprogress():
             try:
-                await self._app(scope, _limited(scope, receive), answer.send)
+                if _is_text(scope):
+                    await self._app(scope, _limited(scope, receive), answer.send)
+                else:
+                    refusal = Refusal("path_invalid", "the path and the query are percent-encoded UTF-8")
+                    await problems.refusal_response(Request(scope), refusal)(scope, receive, answer.send)
             except ClientDisconnect:
                 answer.status = answer.status or CLIENT_GONE  # nobody is there to be answered
             except Exception:
@@ -127,6 +132,17 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
         return message
 
     return limited
+
+
+def _is_text(scope: Scope) -> bool:
+    """Whether path and query are UTF-8. The framework would put a replacement character for what is not, and so make
+    one name of many."""
+    try:
+        for part in (scope.get("raw_path") or b"", scope.get("query_string") or b""):
+            unquote_to_bytes(part).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _too_large() -> Refusal:

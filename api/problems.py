@@ -54,7 +54,26 @@ STATUS: dict[int, frozenset[str]] = {
 }
 _STATUS_OF_CODE = {code: status for status, codes in STATUS.items() for code in codes}
 
-#: Pydantic's names of what is wrong, where ours say it better. The others are passed on: they are stable, too.
+#: What can be wrong with one input, for what pydantic finds; anything else is ``invalid``.
+FIELD_CODES = {
+    "required": "the input is missing",
+    "unknown_field": "nothing of this name is known here",
+    "too_short": "the text has too few characters",
+    "too_long": "the text has too many characters",
+    "too_few": "the list has too few entries",
+    "too_many": "the list has too many entries",
+    "too_small": "the number is too small",
+    "too_large": "the number is too large",
+    "not_allowed_characters": "the text has characters that are not allowed here, or nothing but spaces",
+    "not_one_of": "the value is none of those that are known",
+    "not_an_object": "a JSON object is needed here",
+    "not_a_list": "a JSON array is needed here",
+    "not_text": "a JSON string is needed here",
+    "not_an_integer": "a whole number is needed here",
+    "not_a_uuid": "a UUID is needed here",
+    "not_an_instant": "an ISO 8601 instant with an offset is needed here",
+    "invalid": "the value cannot be used here; the message says why",
+}
 _FIELD_CODES = {
     "missing": "required",
     "extra_forbidden": "unknown_field",
@@ -62,8 +81,28 @@ _FIELD_CODES = {
     "string_too_long": "too_long",
     "too_short": "too_few",
     "too_long": "too_many",
+    "greater_than": "too_small",
+    "greater_than_equal": "too_small",
+    "less_than": "too_large",
+    "less_than_equal": "too_large",
     "string_pattern_mismatch": "not_allowed_characters",
-    "value_error": "invalid",
+    "enum": "not_one_of",
+    "literal_error": "not_one_of",
+    "model_attributes_type": "not_an_object",
+    "model_type": "not_an_object",
+    "dict_type": "not_an_object",
+    "list_type": "not_a_list",
+    "tuple_type": "not_a_list",
+    "string_type": "not_text",
+    "int_type": "not_an_integer",
+    "int_parsing": "not_an_integer",
+    "int_from_float": "not_an_integer",
+    "uuid_type": "not_a_uuid",
+    "uuid_parsing": "not_a_uuid",
+    "datetime_type": "not_an_instant",
+    "datetime_parsing": "not_an_instant",
+    "datetime_from_date_parsing": "not_an_instant",
+    "timezone_aware": "not_an_instant",
 }
 
 _FRAMEWORK_CODES = {
@@ -130,7 +169,7 @@ def problem_response(
     headers = dict(headers or {})
     if status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="holdfast", ApiKey header="X-API-Key"')
-    if status == 503:
+    if status == 503 or code == "idempotency_key_in_flight":
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     problem = Problem(
         type=f"urn:holdfast:problem:{code}",
@@ -210,10 +249,9 @@ def _field_errors(error: RequestValidationError) -> list[FieldError]:
     found: dict[str, FieldError] = {}
     for fault in error.errors():
         field = _dotted(fault["loc"])
-        code = str(fault["type"])
-        found.setdefault(
-            field, FieldError(field=field, code=_FIELD_CODES.get(code, code), message=str(fault["msg"])[:300])
-        )
+        code = _FIELD_CODES.get(str(fault["type"]), "invalid")
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        found.setdefault(field, FieldError(field=field, code=code, message=message[:300]))
     return list(found.values())
 
 

@@ -140,6 +140,20 @@ async def finish(
     )
 
 
+async def renew(
+    connection: AsyncConnection, *, tenant: UUID, caller: str, key: str, operation_id: UUID, lease_seconds: int
+) -> None:
+    """Extend the lease of a request that is still being worked on."""
+    await connection.execute(
+        text(
+            "UPDATE idempotency_keys SET locked_until = clock_timestamp() + make_interval(secs => :lease)"
+            " WHERE tenant_id = :tenant AND caller = :caller AND key = :key AND operation_id = :operation_id"
+            " AND status IS NULL"
+        ),
+        {"tenant": tenant, "caller": caller, "key": key, "operation_id": operation_id, "lease": lease_seconds},
+    )
+
+
 async def release(connection: AsyncConnection, *, tenant: UUID, caller: str, key: str, operation_id: UUID) -> None:
     """End the lease without an answer (the world was not available), so that a retry may work at once.
 

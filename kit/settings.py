@@ -14,7 +14,7 @@ EXIT_CONFIGURATION = 2
 class ServerSettings(BaseSettings):
     """What every process of ours needs. Neither server has a default: there is no silent fallback."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
     database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host:port/database")
     temporal_address: str = Field(description="The Temporal frontend, as host:port")
@@ -65,6 +65,6 @@ def load(settings: type[SettingsT]) -> SettingsT:
     except ValidationError as error:
         for fault in error.errors():
             name = "_".join(str(part) for part in fault["loc"]).upper()
-            reason = "is not set" if fault["type"] == "missing" else fault["msg"]
+            reason = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
             print(f"configuration: {name} {reason}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_CONFIGURATION) from None

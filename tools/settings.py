@@ -13,7 +13,7 @@ __all__ = ["DatabaseSettings", "TemporalSettings", "load"]
 class DatabaseSettings(BaseSettings):
     """A command that talks to Postgres alone."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
     database_url: str = Field(pattern=r"^postgres(ql)?://", description="PostgreSQL, and nothing else")
 
@@ -21,7 +21,7 @@ class DatabaseSettings(BaseSettings):
 class TemporalSettings(BaseSettings):
     """A command that talks to Temporal alone."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
     temporal_address: str = Field(pattern=r"^.+:\d+$", description="The Temporal frontend, as host:port")
     temporal_namespace: str = "default"

@@ -95,7 +95,8 @@ class Home:
 
     def write_stack(self, stack: StackFile) -> None:
         """Say that the stack is ready, and how to reach it."""
-        write_atomically(self.stack_file, json.dumps(asdict(stack), indent=2) + "\n")
+        # For the owner alone: a database URL may carry a password.
+        write_atomically(self.stack_file, json.dumps(asdict(stack), indent=2) + "\n", mode=0o600)
 
     def read_stack(self) -> StackFile | None:
         """What the file says, or None when it is missing or not ours."""
