@@ -24,6 +24,7 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
 from activities.escrow.steps import EscrowActivities
+from activities.escrow.watch import EscrowWatchActivities
 from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
 from activities.relay import Relay
@@ -56,8 +57,14 @@ def create_worker(
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant."""
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
-    retention = RetentionActivities(engine)
-    activities: list[Any] = [escrow.open, escrow.apply, ledger.transfer, retention.delete_idempotency_keys]
+    retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
+    activities: list[Any] = [
+        escrow.open,
+        escrow.apply,
+        ledger.transfer,
+        retention.delete_idempotency_keys,
+        watch.resume_overdue,
+    ]
     return Worker(
         client,
         task_queue=task_queue,

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, FailureError
+from temporalio.exceptions import TimeoutError as StepTimeoutError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from activities.messages import Message
@@ -17,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 REFUSAL = "Refusal"
 UNAVAILABLE = "Unavailable"
+BUG = "Bug"
+BUG_ATTEMPTS_MAX = 3
 
 
 def refusal_failure(refusal: Refusal) -> ApplicationError:
@@ -35,10 +38,18 @@ def refusal_failure(refusal: Refusal) -> ApplicationError:
 def step_failure(error: FailureError) -> ApplicationError:
     """The failure that a step ended with, fit to be raised to a caller.
 
-    A local activity's own failure arrives as it is, a normal activity's wrapped in an ``ActivityError``.
+    A local activity's own failure arrives as it is, a normal activity's wrapped in an ``ActivityError``. A step that
+    had no answer within its limits counts as absence: the database was slow or away.
     """
-    found = error if isinstance(error, ApplicationError) else error.cause
-    return found if isinstance(found, ApplicationError) else ApplicationError(str(found or error), type="StepFailed")
+    found = error if isinstance(error, ApplicationError | StepTimeoutError) else error.cause
+    if isinstance(found, StepTimeoutError):
+        return unavailable_failure(Unavailable("postgres", str(found)))
+    return found if isinstance(found, ApplicationError) else ApplicationError(str(found or error), type=BUG)
+
+
+def unavailable_failure(absence: Unavailable) -> ApplicationError:
+    """The failure that carries an absence; ``unavailable_of`` reads it back."""
+    return ApplicationError(str(absence), absence.what, absence.message, type=UNAVAILABLE)
 
 
 def refusal_of(failure: BaseException | None) -> Refusal | None:
@@ -76,10 +87,15 @@ class _Translate(ActivityInboundInterceptor):
                 result = await super().execute_activity(input)
             except Refusal as refusal:
                 _log.info("step refused", extra={"code": refusal.code})
-                raise refusal_failure(refusal) from refusal
+                raise refusal_failure(refusal) from None
             except Unavailable as absence:
                 _log.warning("step will be tried again", extra={"reason": str(absence)})
-                raise ApplicationError(str(absence), absence.what, absence.message, type=UNAVAILABLE) from absence
+                raise unavailable_failure(absence) from absence
+            except Exception as bug:
+                # A few attempts, in case the world only looked like a bug; then whoever waits is told.
+                _log.exception("step met a bug")
+                final = activity.info().attempt >= BUG_ATTEMPTS_MAX
+                raise ApplicationError(f"{type(bug).__name__}: {bug}", type=BUG, non_retryable=final) from bug
             _log.info("step done")
             return result
 

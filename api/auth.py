@@ -7,7 +7,6 @@ import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -83,8 +82,13 @@ class Keys:
         """Write the counted uses every few seconds."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            with suppress(Unavailable):
+            try:
                 await self.flush()
+            except Unavailable:
+                continue  # flush() has told, and kept what it has
+            except Exception:  # noqa: BLE001 - logged below with its traceback
+                # Counting goes on: one fault must not end it for the life of the process.
+                _log.exception("key uses could not be written")
 
     async def flush(self) -> None:
         """Write the uses counted since the last time; they are kept when the database does not answer."""
@@ -94,9 +98,10 @@ class Keys:
         try:
             async with transaction(self._engine) as connection:
                 await db_identity.count_key_uses(connection, uses, now())
-        except Unavailable as error:
+        except Exception as error:
             self._uses.update(uses)
-            _log.warning("key uses were not written and will be later", reason=error.message)
+            if isinstance(error, Unavailable):
+                _log.warning("key uses were not written and will be later", reason=error.message)
             raise
 
     async def _find(self, key_hash: bytes) -> ApiKeyRow | None:

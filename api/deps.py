@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import structlog
 from fastapi import APIRouter, Header, Request, Security
-from fastapi.dependencies.utils import get_flat_dependant
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -135,13 +135,19 @@ class Door(APIRoute):
 
     def _check_query(self, request: Request) -> None:
         """A filter that nobody knows would be a wrong answer, not a harmless extra."""
-        known = {parameter.alias for parameter in get_flat_dependant(self.dependant).query_params}
+        known = _query_names(self.dependant)
         given = [name for name, _ in request.query_params.multi_items()]
         for name in given:
             if name not in known:
                 raise Refusal("unknown_parameter", f"there is no parameter {name[:40]!r} here", field=name[:200])
             if given.count(name) > 1:
                 raise Refusal("parameter_repeated", f"{name} is given more than once", field=name)
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    """The query parameters of a route and of everything that it depends on."""
+    own = {parameter.alias for parameter in dependant.query_params}
+    return own.union(*(_query_names(needed) for needed in dependant.dependencies))
 
 
 def router(prefix: str, tag: str) -> APIRouter:

@@ -195,7 +195,12 @@ def refusal_response(request: Request, refusal: Refusal) -> Response:
 def unavailable_response(request: Request, error: Unavailable) -> Response:
     """Something that we need does not answer. What it said stays in the log: it may name hosts."""
     _log.warning("unavailable", what=error.what, reason=error.message)
-    detail = f"{error.what} does not answer at the moment; the same request may be sent again"
+    if request.method == "POST" and "Idempotency-Key" not in request.headers:
+        detail = (
+            f"{error.what} does not answer at the moment; the request may still take effect: look before repeating it"
+        )
+    else:
+        detail = f"{error.what} does not answer at the moment; the same request may be sent again"
     return problem_response(request, 503, "unavailable", detail)
 
 

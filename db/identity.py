@@ -55,6 +55,7 @@ api_keys = Table(
     PrimaryKeyConstraint("tenant_id", "key_id"),
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     UniqueConstraint("key_hash"),
+    UniqueConstraint("key_id"),
     CheckConstraint("octet_length(key_hash) = 32", name="hash_length"),
 )
 

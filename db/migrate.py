@@ -62,14 +62,24 @@ def check(database_url: str) -> None:
 
 
 async def verify_schema(connection: AsyncConnection) -> None:
-    """Raise ``SchemaMismatch`` unless the database is migrated to this code's newest revision."""
+    """Raise ``SchemaMismatch`` unless the database is migrated as far as this code needs.
+
+    A revision that this code does not know is a newer one: the old build runs on while a new one is rolled out.
+    """
     exists = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
     found = await connection.scalar(text("SELECT version_num FROM alembic_version")) if exists else None
-    if found != head():
+    if found is None or (found != head() and found in known()):
         raise SchemaMismatch(
             f"DATABASE_URL names a database at revision {found or 'none'}, this code needs {head()}:"
             " run `python -m tools migrate`"
         )
+
+
+@cache
+def known() -> frozenset[str]:
+    """Every revision that the code knows."""
+    scripts = ScriptDirectory.from_config(config("postgresql://"))
+    return frozenset(script.revision for script in scripts.walk_revisions())
 
 
 @cache

@@ -42,6 +42,8 @@ PAUSE_SECONDS = 0.1
 # A poll is open for at most a minute: a worker that has not polled for longer is gone, whatever the server remembers.
 POLL_AGE_SECONDS_MAX = 75
 REPLAY_BATCH = 20
+PASSES_MAX = 5
+LIST_LAG_SECONDS = 1.0
 REPLAY_LIMIT_SECONDS = 120.0
 NOT_YET = (
     RPCStatusCode.NOT_FOUND,
@@ -88,6 +90,11 @@ class Moved:
     replayed: list[str] = field(default_factory=list)
     restarted: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many runs changed their place."""
+        return len(self.replayed) + len(self.restarted)
 
 
 async def current_build(client: Client, deployment: str) -> str | None:
@@ -172,11 +179,23 @@ async def move_stranded(
 ) -> Moved:
     """Move every running run of the deployment whose build is neither `build` nor among `served` to `build`.
 
-    `served` are the builds that still have workers; by default the server is asked.
+    `served` are the builds that still have workers; by default the server is asked. The server's list lags behind its
+    runs: it is read again until a pass finds nothing to move.
     """
-    if served is None:
-        served = await builds_with_workers(client, build.deployment, task_queue)
     moved = Moved()
+    for _ in range(PASSES_MAX):
+        before = moved.count
+        asked = await builds_with_workers(client, build.deployment, task_queue) if served is None else served
+        await _move_pass(client, build, replayer, task_queue, asked, moved)
+        if moved.count == before:
+            break
+        await asyncio.sleep(LIST_LAG_SECONDS)
+    return moved
+
+
+async def _move_pass(
+    client: Client, build: Build, replayer: Replayer, task_queue: str, served: Collection[str], moved: Moved
+) -> None:
     batch: list[Run] = []
     async for run in _pinned_elsewhere(client, build, task_queue):
         if run.build_id not in served:
@@ -185,7 +204,6 @@ async def move_stranded(
             await _move(client, build, replayer, batch, moved)
             batch = []
     await _move(client, build, replayer, batch, moved)
-    return moved
 
 
 async def _pinned_elsewhere(client: Client, build: Build, task_queue: str) -> AsyncIterator[Run]:
@@ -197,7 +215,12 @@ async def _pinned_elsewhere(client: Client, build: Build, task_queue: str) -> As
     )
     async for listed in client.list_workflows(query):
         # The list lags and knows nothing of overrides; the run itself does.
-        found = await client.get_workflow_handle(listed.id, run_id=listed.run_id).describe()
+        try:
+            found = await client.get_workflow_handle(listed.id, run_id=listed.run_id).describe()
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                continue
+            raise
         versioning = found.raw_description.workflow_execution_info.versioning_info
         override = versioning.versioning_override
         bound_to = (

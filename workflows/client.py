@@ -34,6 +34,10 @@ ANSWER_LIMIT_SECONDS = 15.0
 QUERY_LIMIT = timedelta(seconds=5)
 CONNECT_LIMIT = timedelta(seconds=5)
 
+#: How often a command is sent again to a run that is being renewed, and the pause between.
+RENEWALS_MAX = 50
+RENEWAL_SECONDS = 0.1
+
 #: The server's "not now"; anything else that it refuses is a bug of ours.
 _AWAY = {
     RPCStatusCode.UNAVAILABLE,
@@ -42,6 +46,7 @@ _AWAY = {
     RPCStatusCode.RESOURCE_EXHAUSTED,
     RPCStatusCode.ABORTED,
     RPCStatusCode.INTERNAL,
+    RPCStatusCode.FAILED_PRECONDITION,
 }
 
 
@@ -86,30 +91,53 @@ class EscrowClient(_Caller):
             )
             return cast("EscrowOutcome", answer)
 
-    async def command(self, tenant_id: UUID, escrow_id: UUID, command: EscrowCommand) -> EscrowOutcome:
+    async def command(
+        self, tenant_id: UUID, escrow_id: UUID, command: EscrowCommand, *, attempt_id: UUID | None = None
+    ) -> EscrowOutcome:
         """Have a command judged and carried out. The same ``command_id`` has one effect and one answer.
 
         A recorded escrow whose workflow is gone (closed and past its retention, or lost) gets a new run, which loads
-        it from Postgres; so the rules always answer.
+        it from Postgres; so the rules always answer. ``attempt_id``, fresh, comes with a repeated command: where the
+        earlier attempt ended in a fault, whose outcome the server keeps under the command's id, it is tried anew.
         """
-        update: Any = getattr(EscrowWorkflow, command.command.kind)
-        update_id = str(command.command_id)
         async with self._answered():
-            handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
-            try:
-                answer = await handle.execute_update(update, command, id=update_id, result_type=EscrowOutcome)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
-                resumption = OpenEscrow(tenant_id=tenant_id, escrow_id=escrow_id)
-                answer = await self._client.execute_update_with_start_workflow(
-                    update,
-                    command,
-                    id=update_id,
-                    start_workflow_operation=self._start(resumption, summary="resumed from the database"),
-                    result_type=EscrowOutcome,
-                )
+            for _ in range(RENEWALS_MAX):
+                try:
+                    return await self._update(tenant_id, escrow_id, command, str(command.command_id))
+                except WorkflowUpdateFailedError as error:
+                    if unavailable_of(error.cause) is not None:
+                        # Its run was being renewed and took nothing.
+                        await asyncio.sleep(RENEWAL_SECONDS)
+                        continue
+                    if attempt_id is None or refusal_of(error.cause) is not None:
+                        raise
+                    return await self._update(tenant_id, escrow_id, command, f"{command.command_id}:{attempt_id}")
+            raise Unavailable("temporal", "the escrow's run is being renewed")
+
+    async def _update(self, tenant_id: UUID, escrow_id: UUID, command: EscrowCommand, update_id: str) -> EscrowOutcome:
+        update: Any = getattr(EscrowWorkflow, command.command.kind)
+        handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
+        try:
+            answer = await handle.execute_update(update, command, id=update_id, result_type=EscrowOutcome)
             return cast("EscrowOutcome", answer)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        resumption = OpenEscrow(tenant_id=tenant_id, escrow_id=escrow_id)
+        try:
+            answer = await self._client.execute_update_with_start_workflow(
+                update,
+                command,
+                id=update_id,
+                start_workflow_operation=self._start(resumption, summary="resumed from the database"),
+                result_type=EscrowOutcome,
+            )
+            return cast("EscrowOutcome", answer)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                # The new run found the escrow closed and ended before it took the command; the row will tell.
+                raise Unavailable("temporal", "the escrow's run ended meanwhile") from error
+            raise
 
     async def waiting(self, escrow_id: UUID) -> Waiting | None:
         """What the escrow's workflow says it waits for; None when there is no workflow to ask."""

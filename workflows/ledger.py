@@ -32,4 +32,6 @@ class TransferWorkflow:
                 summary=f"book the {request.kind}",
             )
         except FailureError as error:
-            raise step_failure(error) from error
+            failure = step_failure(error)
+        # Out here, so that the failure does not become its own cause.
+        raise failure

@@ -12,8 +12,8 @@ TASK_TIMEOUT = timedelta(seconds=3)
 #: One attempt of a database step; the database's own statement limit is shorter.
 STEP_TIMEOUT = timedelta(seconds=15)
 
-#: All attempts of a step that somebody waits for. After it the caller is told that the world is unavailable.
-STEP_LIMIT = timedelta(minutes=10)
+#: One round of attempts of a step. An escrow waits and begins another round; a transfer ends as unavailable.
+STEP_LIMIT = timedelta(seconds=20)
 
 #: Waits between attempts longer than this become durable timers instead of holding the worker.
 LOCAL_RETRY_THRESHOLD = timedelta(seconds=10)
@@ -21,6 +21,6 @@ LOCAL_RETRY_THRESHOLD = timedelta(seconds=10)
 STEP_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=100),
     backoff_coefficient=2.0,
-    maximum_interval=timedelta(seconds=20),
+    maximum_interval=timedelta(seconds=5),
     maximum_attempts=60,
 )

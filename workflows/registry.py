@@ -9,11 +9,12 @@ from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from domain.errors import HoldfastError
+from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
 from workflows.retention import RetentionWorkflow
 
-WORKFLOWS: tuple[type[Any], ...] = (EscrowWorkflow, TransferWorkflow, RetentionWorkflow)
+WORKFLOWS: tuple[type[Any], ...] = (EscrowWorkflow, EscrowWatchWorkflow, TransferWorkflow, RetentionWorkflow)
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class
 #: exist twice. Files that define workflows are not among them.

@@ -14,6 +14,7 @@ from temporalio.client import (
     ScheduleSpec,
 )
 
+from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.retention import RetentionWorkflow
 
@@ -21,6 +22,17 @@ from workflows.retention import RetentionWorkflow
 def schedules(task_queue: str) -> Mapping[str, Schedule]:
     """The schedules by id, for the workers of ``task_queue``."""
     return {
+        "holdfast:escrow-watch": Schedule(
+            action=ScheduleActionStartWorkflow(
+                EscrowWatchWorkflow.run,
+                id="escrow-watch",
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                static_summary="bring back the workflows of overdue escrows",
+            ),
+            spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=5))], time_zone_name="UTC"),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=5)),
+        ),
         "holdfast:retention": Schedule(
             action=ScheduleActionStartWorkflow(
                 RetentionWorkflow.run,
@@ -34,5 +46,5 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
                 time_zone_name="UTC",
             ),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(hours=1)),
-        )
+        ),
     }

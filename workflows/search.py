@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from uuid import UUID
 
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAttributeUpdate, TypedSearchAttributes
 
 TENANT = SearchAttributeKey.for_keyword("Tenant")
 #: Not "Status": the UI would show it in the place of the execution's own.
@@ -39,6 +39,11 @@ def attributes(
     if users:
         pairs.append(SearchAttributePair(USERS, [shortened(user) for user in users]))
     return TypedSearchAttributes(pairs)
+
+
+def updates(found: TypedSearchAttributes) -> list[SearchAttributeUpdate]:  # type: ignore[type-arg]
+    """The same attributes, as a running workflow sets them."""
+    return [pair.key.value_set(pair.value) for pair in found.search_attributes]
 
 
 def shortened(value: str) -> str:

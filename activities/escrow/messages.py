@@ -82,6 +82,7 @@ class OpenEscrow(Message):
     escrow_id: UUID
     terms: TermsMessage | None = None
     origin: OriginMessage = OriginMessage()
+    recent_commands: tuple[UUID, ...] = ()
 
 
 class RecordOpening(Message):
@@ -160,11 +161,15 @@ CommandMessage = (
 
 
 class EscrowCommand(Message):
-    """One party's command. ``command_id`` is the same for every attempt and names its single effect."""
+    """One party's command. ``command_id`` is the same for every attempt and names its single effect.
+
+    ``repeated`` says that an earlier attempt may have had it: then the step, which has the receipts, decides alone.
+    """
 
     command_id: UUID
     command: Annotated[CommandMessage, Field(discriminator="kind")]
     origin: OriginMessage
+    repeated: bool = False
 
 
 class ApplyCommand(Message):

@@ -36,13 +36,13 @@ class LedgerActivities:
         """Book the request once and answer its transaction.
 
         A reference that already names a transaction of the same content answers that one; refuses ``reference_taken``
-        for other content, ``insufficient_funds``, ``asset_unknown``, ``transaction_unknown``, ``already_reversed``
-        and ``effective_in_future``.
+        for other content, ``insufficient_funds``, ``asset_unknown``, ``transaction_unknown``, ``already_reversed``,
+        ``effective_in_future`` and ``effective_in_past``.
         """
         wanted = request.request
         async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
             posting = await _posting(connection, wanted, request.at)
-            standing = await _standing(connection, posting)
+            standing = await _standing(connection, posting, wanted)
         if standing is not None:
             return standing
         try:
@@ -50,7 +50,7 @@ class LedgerActivities:
         except Refusal:
             # Somebody may have booked the same reference since we looked: then that stands, whatever refused us.
             async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
-                standing = await _standing(connection, posting)
+                standing = await _standing(connection, posting, wanted)
             if standing is None:
                 raise
             return standing
@@ -77,6 +77,9 @@ async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: dat
     effective_at = wanted.effective_at or at
     if effective_at > at:
         raise Refusal("effective_in_future", "a transfer counts from now or from the past", field="effective_at")
+    if wanted.effective_at is not None and wanted.kind is not TransferKind.DEPOSIT:
+        # Money that left earlier than it did could make a balance in between negative.
+        raise Refusal("effective_in_past", "only a deposit may count from the past", field="effective_at")
     common: dict[str, Any] = {
         "transaction_id": wanted.transfer_id,
         "effective_at": effective_at,
@@ -98,7 +101,9 @@ async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: dat
     return book(wanted.account or "", asset.symbol, wanted.amount_minor, **common)
 
 
-async def _standing(connection: AsyncConnection, posting: rules.Posting) -> TransferOutcome | None:
+async def _standing(
+    connection: AsyncConnection, posting: rules.Posting, wanted: TransferRequest
+) -> TransferOutcome | None:
     """What already stands for this request, by its id or by its reference."""
     if await ledger.find_transaction(connection, posting.transaction_id) is not None:
         return TransferOutcome(transaction_id=posting.transaction_id)
@@ -107,7 +112,11 @@ async def _standing(connection: AsyncConnection, posting: rules.Posting) -> Tran
     taken = await ledger.find_by_reference(connection, posting.kind, posting.reference)
     if taken is None:
         return None
-    if taken.posting.legs != posting.legs or taken.posting.reverses_id != posting.reverses_id:
+    then = taken.posting
+    # An instant that nobody asked for is no content: it is when the workflow took the request up.
+    same_instant = wanted.effective_at is None or wanted.effective_at == then.effective_at
+    same = (then.legs, then.reverses_id, then.description) == (posting.legs, posting.reverses_id, posting.description)
+    if not (same and same_instant):
         raise Refusal(
             "reference_taken", f"the reference names transaction {taken.posting.transaction_id}", field="reference"
         )

@@ -19,6 +19,7 @@ from api.escrow.terms import translated, view
 from api.idempotency import Answer, Attempt, once
 from api.problems import documented
 from db import receipts
+from db.ids import new_id
 from domain.errors import Refusal
 from domain.escrow import CLOSED, Escrow, decide
 from domain.identity import Scope, acting_user
@@ -134,8 +135,10 @@ class _Command:
     async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
         """Check who asks and what was said; whether it may be done now is the workflow's to judge."""
         call = self._call
+        # The receipt first: an escrow that was read before it could be older than what it tells.
+        done = attempt.repeated and await _was_done(connection, self._escrow_id, attempt.operation_id)
         escrow = await visible(call, connection, self._escrow_id)
-        if attempt.repeated and await _was_done(connection, self._escrow_id, attempt.operation_id):
+        if done:
             return Answer(200, view(escrow))
         user_id = acting_user(call.principal, self._body.actor)
         message = self._message(escrow.terms.asset.scale)
@@ -144,14 +147,19 @@ class _Command:
             command_id=attempt.operation_id,
             command=message,
             origin=OriginMessage(user_id=user_id, key_id=call.principal.key_id, request_id=call.request_id),
+            repeated=attempt.repeated,
         )
         return None
 
     async def perform(self) -> None:
         """Have the workflow judge it and carry it out."""
-        assert self._command is not None, "prepare() comes first"
+        command = self._command
+        assert command is not None, "prepare() comes first"
+        attempt_id = new_id() if command.repeated else None
         try:
-            await self._call.services.escrows.command(self._call.principal.tenant_id, self._escrow_id, self._command)
+            await self._call.services.escrows.command(
+                self._call.principal.tenant_id, self._escrow_id, command, attempt_id=attempt_id
+            )
         except Refusal as refusal:
             raise translated(refusal, self._body) from None
 

@@ -137,7 +137,10 @@ async def get_transaction(call: Call, connection: AsyncConnection, transaction_i
 
 
 def _says(found: LedgerTransaction, request: TransferRequest) -> bool:
-    """Whether a transaction moves what a deposit or a withdrawal asks for."""
+    """Whether a transaction is what a deposit or a withdrawal asks for."""
+    posting = found.posting
+    if posting.description != request.description or request.effective_at not in (None, posting.effective_at):
+        return False
     change = request.amount_minor if request.kind is TransferKind.DEPOSIT else -request.amount_minor
     wanted = (request.account, request.asset, change)
     return wanted in {(leg.account, leg.asset, leg.amount_minor) for leg in found.posting.legs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -153,6 +153,29 @@ async def list_(connection: AsyncConnection, wanted: EscrowFilter, *, before: UU
     query = f"{_SELECT} WHERE e.escrow_id IN ({ids}) ORDER BY e.escrow_id DESC"
     rows = await connection.execute(text(query), parameters | {"limit": limit})
     return [to_escrow(row) for row in rows]
+
+
+async def list_overdue(connection: AsyncConnection, margin: timedelta, *, limit: int) -> list[tuple[UUID, UUID]]:
+    """Tenant and id of open escrows, of any tenant, on which the clock should have acted longer ago than ``margin``."""
+    rows = await connection.execute(
+        text(
+            """
+            SELECT e.tenant_id, e.escrow_id FROM escrows e
+            WHERE e.closed_at IS NULL AND EXISTS (
+                SELECT FROM escrow_milestones m
+                WHERE m.tenant_id = e.tenant_id AND m.escrow_id = e.escrow_id
+                  AND clock_timestamp() - CAST(:margin AS interval) > CASE m.status
+                      WHEN 'pending' THEN coalesce(e.funding_deadline, e.expires_at)
+                      WHEN 'funded' THEN e.expires_at
+                      WHEN 'approved' THEN m.auto_release_at
+                  END
+            )
+            ORDER BY e.escrow_id LIMIT :limit
+            """
+        ),
+        {"margin": margin, "limit": limit},
+    )
+    return [(row.tenant_id, row.escrow_id) for row in rows]
 
 
 def _conditions(wanted: EscrowFilter) -> tuple[list[str], dict[str, Any]]:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
@@ -55,6 +56,8 @@ escrows = Table(
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     ForeignKeyConstraint(["asset"], ["assets.symbol"]),
     UniqueConstraint("tenant_id", "reference"),
+    Index("escrows_open_idx", "escrow_id", postgresql_where=text("closed_at IS NULL")),
+    Index(None, "tenant_id", "created_at"),
     Index(None, "tenant_id", "status", "escrow_id"),
     Index(None, "tenant_id", "asset", "escrow_id"),
     Index(None, "tenant_id", "buyer_user_id", "escrow_id"),

@@ -1,9 +1,12 @@
-"""Errors cross Temporal with their family: a refusal final and with its code, absence retried, a bug as it is."""
+"""Errors cross Temporal with their family: a refusal final, absence retried, a bug told after a few attempts."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, RetryState
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, RetryState, TimeoutType
+from temporalio.exceptions import TimeoutError as StepTimeoutError
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
@@ -22,12 +25,14 @@ class _Raises(ActivityInboundInterceptor):
         raise self._error
 
 
-async def crossed(error: BaseException) -> BaseException:
+async def crossed(error: BaseException, attempt: int = 1) -> BaseException:
     """What a worker reports for an activity that raises ``error``."""
     chain = FailureInterceptor().intercept_activity(_Raises(error))
     call = ExecuteActivityInput(fn=lambda: None, args=(), executor=None, headers={})
-    with pytest.raises(type(error) if not isinstance(error, Refusal | Unavailable) else ApplicationError) as caught:
-        await ActivityEnvironment().run(chain.execute_activity, call)
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, attempt=attempt)
+    with pytest.raises(ApplicationError) as caught:
+        await environment.run(chain.execute_activity, call)
     return caught.value
 
 
@@ -68,10 +73,9 @@ async def test_absence_arrives_whole_and_is_retried() -> None:
     assert refusal_of(failure) is None
 
 
-async def test_a_bug_stays_what_it_is() -> None:
-    bug = ValueError("a bug")
-    assert await crossed(bug) is bug
-    assert (refusal_of(bug), unavailable_of(bug)) == (None, None)
+async def test_a_bug_is_neither_refusal_nor_absence() -> None:
+    failure = await crossed(ValueError("a bug"))
+    assert (refusal_of(failure), unavailable_of(failure)) == (None, None)
     assert (refusal_of(None), unavailable_of(None)) == (None, None)
 
 
@@ -79,5 +83,20 @@ def test_a_steps_failure_is_an_application_error_whatever_carried_it() -> None:
     failure = refusal_failure(Refusal("code", "message"))
     assert step_failure(failure) is failure
     assert step_failure(wrapped(failure)) is failure
-    for other in (FailureError("lost"), wrapped(FailureError("timed out"))):
-        assert step_failure(other).type == "StepFailed"
+    for other in (FailureError("lost"), wrapped(FailureError("odd"))):
+        assert step_failure(other).type == "Bug"
+
+
+def test_a_step_without_an_answer_in_time_counts_as_absence() -> None:
+    late = StepTimeoutError("late", type=TimeoutType.SCHEDULE_TO_CLOSE, last_heartbeat_details=[])
+    for failure in (late, wrapped(late)):
+        absent = unavailable_of(step_failure(failure))
+        assert absent is not None
+        assert absent.what == "postgres"
+
+
+@pytest.mark.parametrize(("attempt", "final"), [(1, False), (2, False), (3, True)])
+async def test_a_bug_is_tried_a_few_times_and_then_told(attempt: int, final: bool) -> None:
+    failure = await crossed(ValueError("a bug"), attempt)
+    assert isinstance(failure, ApplicationError)
+    assert (failure.type, failure.non_retryable) == ("Bug", final)

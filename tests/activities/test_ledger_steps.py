@@ -176,6 +176,20 @@ async def test_a_repeat_at_another_time_is_the_same_transfer(steps: Steps) -> No
     assert [each.posting.effective_at for each in await steps.transactions()] == [T0]
 
 
+async def test_only_a_deposit_counts_from_the_past(steps: Steps) -> None:
+    booked = (await steps.deposit("alice", 10, at=T0 + DAY)).transaction_id
+    later = {"at": T0 + 2 * DAY, "effective_at": T0}
+    await refuses("effective_in_past", steps.withdraw("alice", 1, **later))
+    await refuses("effective_in_past", steps.reverse(booked, **later))
+
+
+@pytest.mark.parametrize("change", [{"description": "another"}, {"effective_at": T0 - DAY}])
+async def test_a_reference_with_other_content_is_taken(steps: Steps, change: dict[str, Any]) -> None:
+    await steps.deposit("alice", 100, reference="wire-1", at=T0)
+    await refuses("reference_taken", steps.deposit("alice", 100, reference="wire-1", at=T0 + DAY, **change))
+    assert len(await steps.transactions()) == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "action", "amount"),
     [
@@ -190,6 +204,7 @@ async def test_events_and_audit_tell_what_was_booked(
     key_id, transfer = new_id(), new_id()
     before = await steps.deposit("alice", 10_000_000, at=T0)
     reversal = kind is TransferKind.REVERSAL
+    counts_from = T0 + DAY if kind is TransferKind.DEPOSIT else T0 + 2 * DAY
     fields: dict[str, Any] = (
         {"reverses_id": before.transaction_id}
         if reversal
@@ -201,7 +216,7 @@ async def test_events_and_audit_tell_what_was_booked(
         kind=kind,
         reference="ref-1",
         origin=OriginMessage(user_id="operator", key_id=key_id, request_id="req-1"),
-        effective_at=T0 + DAY,
+        effective_at=counts_from if kind is TransferKind.DEPOSIT else None,
         **fields,
     )
     await steps.environment.run(steps.ledger.transfer, RecordTransfer(request=request, at=T0 + 2 * DAY))
@@ -218,6 +233,6 @@ async def test_events_and_audit_tell_what_was_booked(
     assert (row.actor_user, row.actor_key_id, row.request_id) == ("operator", key_id, "req-1")
     assert row.workflow_id == f"transfer:{transfer}"
     *_, event = await steps.sql("SELECT * FROM outbox WHERE subject = 'account:alice' ORDER BY outbox_id")
-    assert (event.topic, event.type, event.occurred_at) == ("settlement.events.v1", action, T0 + DAY)
+    assert (event.topic, event.type, event.occurred_at) == ("settlement.events.v1", action, counts_from)
     assert event.data == facts
     assert isinstance(event.event_id, UUID)

@@ -61,7 +61,7 @@ class Caller:
             given.setdefault("X-API-Key", self.key)
         if key is not None:
             given["Idempotency-Key"] = key
-        how: dict[str, Any] = {"headers": given, "params": query}
+        how: dict[str, Any] = {"headers": given, "params": query or None}
         if isinstance(body, bytes):
             how["content"] = body
             given.setdefault("Content-Type", "application/json")

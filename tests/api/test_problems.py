@@ -27,10 +27,14 @@ ABOUT_INPUT = {
     "body_invalid",
     "cursor_invalid",
     "effective_in_future",
+    "effective_in_past",
     "fee_repeated",
     "idempotency_key_reused",
+    "parameter_repeated",
+    "path_invalid",
     "required",
     "scopes_required",
+    "unknown_parameter",
     "user_id_invalid",
 }
 

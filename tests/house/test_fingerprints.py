@@ -140,8 +140,8 @@ def test_the_command_shows_drift_teaches_and_accepts(tmp_path: Path, capsys: pyt
     file.write_text(COMMITTED.read_text(encoding="utf-8").replace('"sleep"', '"activity Other.step"'))
     assert command.run(argparse.Namespace(accept=False, file=file)) == 1
     shown = capsys.readouterr()
-    assert '-   "activity Other.step",' in shown.out
-    assert '+   "sleep",' in shown.out
+    assert '-   "activity Other.step"' in shown.out
+    assert '+   "sleep"' in shown.out
     assert "workflow.patched" in shown.err
     assert command.run(argparse.Namespace(accept=True, file=file)) == 0
     assert command.run(argparse.Namespace(accept=False, file=file)) == 0

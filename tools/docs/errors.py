@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
-from api.problems import status_of
+from api.problems import FIELD_CODES, status_of
 from domain import escrow, identity, ledger, money
 from kit.build import ROOT
 
@@ -19,6 +19,15 @@ ever, wording may improve.
 
 | status | code | meaning |
 |--:|---|---|
+"""
+
+_FIELDS = """
+## Inputs
+
+Each entry of `errors` under `input_invalid` has one of these codes; under another code it repeats that code.
+
+| code | meaning |
+|---|---|
 """
 
 #: What the API says of itself, or says with details that a table has no place for.
@@ -53,7 +62,8 @@ _PROTOCOL_STATUS = {
 def errors_page() -> str:
     """The page as it is committed."""
     rows = sorted((_PROTOCOL_STATUS.get(code, status_of(code)), code, meaning) for code, meaning in codes().items())
-    return _HEAD + "".join(f"| {status} | `{code}` | {meaning} |\n" for status, code, meaning in rows)
+    table = "".join(f"| {status} | `{code}` | {meaning} |\n" for status, code, meaning in rows)
+    return _HEAD + table + _FIELDS + "".join(f"| `{code}` | {text} |\n" for code, text in sorted(FIELD_CODES.items()))
 
 
 def codes() -> Mapping[str, str]:

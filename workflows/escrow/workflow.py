@@ -7,12 +7,14 @@ A run can therefore always be replaced: a new one loads the escrow and goes on.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
-from workflows.search import STATUS
+from workflows.search import STATUS, attributes, updates
 
 with workflow.unsafe.imports_passed_through():
     from activities.escrow.messages import (
@@ -27,15 +29,23 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.escrow.snapshot import EscrowSnapshot
     from activities.escrow.steps import EscrowActivities
-    from activities.failures import refusal_failure, step_failure
+    from activities.failures import UNAVAILABLE, refusal_failure, refusal_of, step_failure, unavailable_failure
     from activities.messages import OriginMessage
-    from domain.errors import Refusal
-    from domain.escrow import CLOSED, Deadline, Escrow, decide, next_deadline
+    from domain.errors import Refusal, Unavailable
+    from domain.escrow import CLOSED, CODES, Deadline, Escrow, decide, next_deadline
     from workflows.escrow.waiting import Waiting, details, short, timer_summary, waiting
     from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
 
-#: How long a run waits before it tries an overdue deadline again, after all attempts of a step failed.
+#: How long a run waits before it tries a deadline again that met a bug.
 _OVERDUE_PAUSE = timedelta(minutes=1)
+
+#: How long a run waits for an absent database between two rounds of attempts.
+_OUTAGE_PAUSE = timedelta(seconds=10)
+
+_COMMANDS_PER_RUN = 1_000
+
+#: So many command ids are remembered, also across runs: a repeated one is answered from its receipt.
+_RECENT_COMMANDS = 100
 
 
 @workflow.defn
@@ -48,26 +58,29 @@ class EscrowWorkflow:
         self._escrow: Escrow | None = None
         self._failure: ApplicationError | None = None
         self._lock = asyncio.Lock()
+        self._recent = deque(opening.recent_commands, maxlen=_RECENT_COMMANDS)
+        self._commands = 0
+        self._doubtful = False
         self._moving = False
+        self._leaving = False
 
     @workflow.run
     async def run(self, opening: OpenEscrow) -> EscrowOutcome:
         """Carry the escrow from its opening to its end; the result is how it ended."""
         try:
-            self._hold(await self._open())
-        except FailureError as error:
-            # Handlers that wait for the opening answer with this; the run ends as refused or unavailable.
-            self._failure = step_failure(error)
+            self._hold(await self._open(workflow.now()))
+        except ApplicationError as failure:
+            # Handlers that wait for the opening answer with this, too.
+            self._failure = failure
             await workflow.wait_condition(workflow.all_handlers_finished)
-            raise self._failure from error
+            raise
         while not self._closed():
-            await self._wait()
-            if self._moving and not self._closed():
-                await workflow.wait_condition(workflow.all_handlers_finished)
-                workflow.continue_as_new(
-                    OpenEscrow(tenant_id=opening.tenant_id, escrow_id=opening.escrow_id),
-                    initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
-                )
+            if self._doubtful:
+                await self._reload()
+            elif self._moving or self._is_full():
+                await self._continue_as_new(opening)
+            else:
+                await self._wait()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._outcome()
 
@@ -151,22 +164,34 @@ class EscrowWorkflow:
         self._moving = True
 
     def _judge(self, command: EscrowCommand) -> None:
-        """Refuse what the rules refuse, at no cost in history. Unrecorded escrows are judged by the step alone."""
-        if self._escrow is None:
+        """Refuse what the rules refuse, at no cost in history.
+
+        Left to the step, which knows the truth and its receipts: a command that may have taken effect before, and any
+        command while the copy held here is missing or doubtful.
+        """
+        if self._leaving:
+            raise unavailable_failure(Unavailable("temporal", "the escrow's run is being renewed"))
+        if self._escrow is None or self._doubtful or command.repeated or command.command_id in self._recent:
             return
         try:
             decide(self._escrow, to_command(command.command), user_id=command.origin.user_id or "", at=workflow.now())
         except Refusal as refusal:
-            raise refusal_failure(refusal) from refusal
+            raise refusal_failure(refusal) from None
 
     async def _carry_out(self, command: EscrowCommand) -> EscrowOutcome:
+        at = workflow.now()
+        self._commands += 1
+        self._recent.append(command.command_id)
         await self._recorded()
         # Two handlers at once would both start from the state before either.
         async with self._lock:
             try:
-                await self._apply(str(command.command_id), command.command, command.origin, workflow.now())
-            except FailureError as error:
-                raise step_failure(error) from error
+                self._hold(await self._apply(str(command.command_id), command.command, command.origin, at))
+            except ApplicationError as failure:
+                refusal = refusal_of(failure)
+                # The rules let it pass on the copy and the step did not on the row, or it is not known what it did.
+                self._doubtful = refusal is None or refusal.code in CODES
+                raise
         return self._outcome()
 
     async def _recorded(self) -> None:
@@ -175,17 +200,15 @@ class EscrowWorkflow:
             raise self._failure
 
     async def _wait(self) -> None:
-        """Wait for the next deadline and let it act, or until a command changed what to wait for."""
+        """Wait for the next deadline and let it act, or until something happened that changes what to wait for."""
         escrow = self._state()
         deadline = next_deadline(escrow)
-        if workflow.info().is_continue_as_new_suggested():
-            self._moving = True
         if deadline is not None and deadline.at <= workflow.now():
             await self._pass(deadline)
             return
         try:
             await workflow.wait_condition(
-                lambda: self._moving or self._state().version != escrow.version,
+                lambda: self._state().version != escrow.version or self._doubtful or self._moving or self._is_full(),
                 timeout=None if deadline is None else deadline.at - workflow.now(),
                 timeout_summary=None if deadline is None else timer_summary(escrow, deadline),
             )
@@ -201,52 +224,107 @@ class EscrowWorkflow:
             # A timer may fire a fraction before the instant that it stands for.
             at = max(workflow.now(), deadline.at)
             try:
-                await self._apply(f"deadline:{escrow.version}", PassDeadlineMessage(), OriginMessage(), at)
+                self._hold(await self._apply(f"deadline:{escrow.version}", PassDeadlineMessage(), OriginMessage(), at))
                 return
-            except FailureError as error:
-                workflow.logger.warning("a deadline could not be acted on and is tried again: %s", error)
+            except ApplicationError as failure:
+                workflow.logger.error("a deadline could not be acted on and is tried again: %s", failure)
+                self._doubtful = True
         await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the deadline is tried again")
-        self._hold(await self._open())
 
-    async def _open(self) -> EscrowSnapshot:
-        return await workflow.execute_local_activity_method(
-            EscrowActivities.open,
-            RecordOpening(opening=self._opening, at=workflow.now()),
-            start_to_close_timeout=STEP_TIMEOUT,
-            schedule_to_close_timeout=STEP_LIMIT,
-            local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-            retry_policy=STEP_RETRY,
-            summary="record the escrow" if self._opening.terms is not None else "load the escrow",
+    async def _reload(self) -> None:
+        async with self._lock:
+            self._hold(await self._open(workflow.now()))
+            self._doubtful = False
+
+    def _is_full(self) -> bool:
+        """Whether the history has grown so far that a new run should go on; the server takes 2,000 updates a run."""
+        return self._commands >= _COMMANDS_PER_RUN or workflow.info().is_continue_as_new_suggested()
+
+    async def _continue_as_new(self, opening: OpenEscrow) -> None:
+        self._leaving = True
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        if self._closed():
+            return
+        workflow.continue_as_new(
+            OpenEscrow(tenant_id=opening.tenant_id, escrow_id=opening.escrow_id, recent_commands=tuple(self._recent)),
+            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
+        )
+
+    async def _open(self, at: datetime) -> EscrowSnapshot:
+        return await self._outlast(
+            lambda: workflow.execute_local_activity_method(
+                EscrowActivities.open,
+                RecordOpening(opening=self._opening, at=at),
+                start_to_close_timeout=STEP_TIMEOUT,
+                schedule_to_close_timeout=STEP_LIMIT,
+                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
+                retry_policy=STEP_RETRY,
+                summary="record the escrow" if self._opening.terms is not None else "load the escrow",
+            )
         )
 
     async def _apply(
         self, step: str, command: CommandMessage | PassDeadlineMessage, origin: OriginMessage, at: datetime
-    ) -> None:
+    ) -> EscrowSnapshot:
         kind = command.kind.replace("_", " ")
         by = "the clock" if origin.user_id is None else short(origin.user_id)
-        snapshot = await workflow.execute_local_activity_method(
-            EscrowActivities.apply,
-            ApplyCommand(
-                tenant_id=self._opening.tenant_id,
-                escrow_id=self._opening.escrow_id,
-                step=step,
-                command=command,
-                origin=origin,
-                at=at,
-            ),
-            start_to_close_timeout=STEP_TIMEOUT,
-            schedule_to_close_timeout=STEP_LIMIT,
-            local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-            retry_policy=STEP_RETRY,
-            summary=f"{kind} by {by}",
+        asked = ApplyCommand(
+            tenant_id=self._opening.tenant_id,
+            escrow_id=self._opening.escrow_id,
+            step=step,
+            command=command,
+            origin=origin,
+            at=at,
         )
-        self._hold(snapshot)
+        return await self._outlast(
+            lambda: workflow.execute_local_activity_method(
+                EscrowActivities.apply,
+                asked,
+                start_to_close_timeout=STEP_TIMEOUT,
+                schedule_to_close_timeout=STEP_LIMIT,
+                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
+                retry_policy=STEP_RETRY,
+                summary=f"{kind} by {by}",
+            )
+        )
+
+    async def _outlast(self, attempt: Callable[[], Awaitable[EscrowSnapshot]]) -> EscrowSnapshot:
+        """The step's answer. However long the database is away, it is waited for: what was accepted takes effect, and
+        no failed outcome is stored under an id that callers repeat. Raises its refusal, or the bug that it met."""
+        while True:
+            try:
+                return await attempt()
+            except FailureError as error:
+                failure = step_failure(error)
+            # Out here, so that a failure does not become its own cause.
+            if failure.type != UNAVAILABLE:
+                raise failure
+            workflow.logger.warning("a step waits for the database: %s", failure)
+            await workflow.sleep(_OUTAGE_PAUSE, summary="pause: the database does not answer")
 
     def _hold(self, snapshot: EscrowSnapshot) -> None:
-        before, self._escrow = self._escrow, snapshot.to_escrow()
-        if before is None or before.status != self._escrow.status:
-            workflow.upsert_search_attributes([STATUS.value_set(self._escrow.status)])
-        workflow.set_current_details(details(self._escrow))
+        before, after = self._escrow, snapshot.to_escrow()
+        if before is not None and after.version < before.version:
+            return
+        self._escrow = after
+        if before is None and self._opening.terms is None:
+            # A run that resumes was not started by somebody who knows the terms.
+            users = tuple(party.user_id for _, party in after.parties())
+            terms = after.terms
+            workflow.upsert_search_attributes(
+                updates(
+                    attributes(
+                        self._opening.tenant_id,
+                        status=after.status,
+                        asset=terms.asset.symbol,
+                        reference=terms.reference,
+                        users=users,
+                    )
+                )
+            )
+        elif before is None or before.status != after.status:
+            workflow.upsert_search_attributes([STATUS.value_set(after.status)])
+        workflow.set_current_details(details(after))
 
     def _state(self) -> Escrow:
         assert self._escrow is not None, "run() waits only after the escrow is recorded"

@@ -37,6 +37,7 @@ CREATE TABLE api_keys (
     CONSTRAINT api_keys_pkey PRIMARY KEY (tenant_id, key_id),
     CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (tenant_id),
     CONSTRAINT api_keys_key_hash_key UNIQUE (key_hash),
+    CONSTRAINT api_keys_key_id_key UNIQUE (key_id),
     CONSTRAINT api_keys_hash_length_check CHECK (octet_length(key_hash) = 32)
 );
 COMMENT ON COLUMN api_keys.tenant_id IS 'whose row this is';

@@ -47,6 +47,8 @@ CREATE TABLE escrows (
 );
 CREATE INDEX escrows_tenant_id_arbiter_address_escrow_id_idx ON escrows (tenant_id, arbiter_address, escrow_id);
 CREATE INDEX escrows_tenant_id_arbiter_user_id_escrow_id_idx ON escrows (tenant_id, arbiter_user_id, escrow_id);
+CREATE INDEX escrows_open_idx ON escrows (escrow_id) WHERE closed_at IS NULL;
+CREATE INDEX escrows_tenant_id_created_at_idx ON escrows (tenant_id, created_at);
 CREATE INDEX escrows_tenant_id_asset_escrow_id_idx ON escrows (tenant_id, asset, escrow_id);
 CREATE INDEX escrows_tenant_id_buyer_address_escrow_id_idx ON escrows (tenant_id, buyer_address, escrow_id);
 CREATE INDEX escrows_tenant_id_buyer_user_id_escrow_id_idx ON escrows (tenant_id, buyer_user_id, escrow_id);
