@@ -19,8 +19,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
 from activities.escrow.steps import EscrowActivities
@@ -36,7 +38,7 @@ from domain.errors import Unavailable
 from kit.build import build_id
 from kit.logs import configure_logging
 from kit.settings import WorkerSettings, load
-from kit.temporal import DEPLOYMENT_NAME, connect
+from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 
 GRACE = timedelta(seconds=10)
@@ -134,7 +136,12 @@ async def _serve_health(settings: WorkerSettings, worker: Worker, relay: asyncio
     app = Starlette(routes=[Route("/healthz", healthz), Mount("/metrics", make_asgi_app())])
     server = _HealthServer(
         uvicorn.Config(
-            app, host=settings.worker_health_host, port=settings.worker_health_port, log_config=None, access_log=False
+            app,
+            host=settings.worker_health_host,
+            port=settings.worker_health_port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
         )
     )
     await server.serve()
@@ -153,15 +160,21 @@ async def _reach(settings: WorkerSettings, tenants: AsyncEngine) -> Client:
     async with transaction(tenants) as connection:
         await verify_schema(connection)
     try:
-        return await connect(settings.temporal_address, settings.temporal_namespace)
+        client = await connect(settings.temporal_address, settings.temporal_namespace)
     except RuntimeError as error:
         raise Unavailable(f"TEMPORAL_ADDRESS {settings.temporal_address}", str(error)) from error
+    try:
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+    except RPCError as error:
+        raise Unavailable(f"TEMPORAL_NAMESPACE {client.namespace}", error.message) from error
+    return client
 
 
 def main() -> None:
     """Run the worker; exits with 2 for a setting at fault and 3 when a server cannot be used at start-up."""
     settings = load(WorkerSettings)
     configure_logging("worker", level=settings.log_level, fmt=settings.log_format)
+    forward_core_logs()
     uvloop.run(run(settings))
 
 

@@ -13,12 +13,14 @@ from api.main import create_app
 from api.serving import listen, server_of
 from kit.logs import configure_logging
 from kit.settings import ApiSettings, load
+from kit.temporal import forward_core_logs
 
 
 def main() -> int:
     """Read the settings, bind, serve. Exits with 2 when a setting is missing, with 1 when the address is taken."""
     settings = load(ApiSettings)
     configure_logging("api", level=settings.log_level, fmt=settings.log_format)
+    forward_core_logs()
     log = structlog.get_logger("api")
     try:
         listener = listen(settings.api_host, settings.api_port)

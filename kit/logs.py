@@ -22,6 +22,7 @@ def configure_logging(service: str, *, level: str = "INFO", fmt: str = "json") -
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         _stamp(service),
+        _without_colours,
     ]
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if fmt == "console":
@@ -44,6 +45,12 @@ def configure_logging(service: str, *, level: str = "INFO", fmt: str = "json") -
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _without_colours(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Uvicorn sends each of its messages a second time, with escape codes."""
+    event.pop("color_message", None)
+    return event
 
 
 def _stamp(service: str) -> structlog.typing.Processor:

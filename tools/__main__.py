@@ -65,4 +65,7 @@ if __name__ == "__main__":
         outcome = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except KeyboardInterrupt:
         outcome = 130
+    except BrokenPipeError:
+        # Whoever read our output has read enough; nothing more can be said.
+        os._exit(141)
     leave(outcome)

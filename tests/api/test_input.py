@@ -22,7 +22,8 @@ TERMS: dict[str, Any] = {
 @pytest.mark.parametrize("field", ["expires_at", "funding_deadline"])
 async def test_an_instant_that_is_none_of_ours_is_refused(service: Caller, field: str, instant: str) -> None:
     refused(await service.post("escrows", TERMS | {field: instant}), 422, "input_invalid", field)
-    refused(await service.post("keys", {"name": "k", "scopes": ["escrows:read"], "expires_at": instant}), 422, "input_invalid")
+    key = {"name": "k", "scopes": ["escrows:read"], "expires_at": instant}
+    refused(await service.post("keys", key), 422, "input_invalid", "expires_at")
     assert ok(await service.get("escrows"))["items"] == []
 
 

@@ -76,8 +76,9 @@ def spawn(
     cwd: Path | None = None,
     death_signal: signal.Signals = signal.SIGTERM,
     user_id: int | None = None,
+    fresh_log: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, its output appended to `log`.
+    """Start `command` in a session of its own, its output appended to `log`, or alone in it (`fresh_log`).
 
     It gets `death_signal` when the calling thread ends, so call this from a thread that lives as long as the child.
     """
@@ -94,7 +95,7 @@ def spawn(
         str(int(death_signal)),
         str(uid),
     ]
-    with log.open("ab") as output:
+    with log.open("wb" if fresh_log else "ab") as output:
         return subprocess.Popen(
             [*leash, *command],
             stdin=subprocess.DEVNULL,

@@ -123,7 +123,7 @@ class Supervisor:
 
     def _run_task(self, task: Task) -> None:
         began = time.monotonic()
-        process = spawn(task.command, log=task.log, env=task.env, cwd=task.cwd)
+        process = spawn(task.command, log=task.log, env=task.env, cwd=task.cwd, fresh_log=True)
         try:
             self._wait(lambda: process.poll() is not None, task.limit_seconds)
         except StopRequested:

@@ -75,7 +75,7 @@ def agreed(escrow: rules.Escrow) -> str:
     if terms.funding_deadline is not None:
         lines.append(f"- to be funded before {_instant(terms.funding_deadline)}")
     if terms.inspection_period_seconds is not None:
-        lines.append(f"- inspection period: {timedelta(seconds=terms.inspection_period_seconds)}, then release")
+        lines.append(f"- inspection period: {_period(terms.inspection_period_seconds)}, then release")
     if terms.expires_at is not None:
         lines.append(f"- expires {_instant(terms.expires_at)}, then refund")
     if terms.reference is not None:
@@ -140,6 +140,12 @@ def _milestone_line(escrow: rules.Escrow, milestone: rules.Milestone) -> str:
 
 def _address(party: rules.Party) -> str:
     return "" if party.address is None else f" ({party.address})"
+
+
+def _period(seconds: int) -> str:
+    days, rest = divmod(seconds, 86_400)
+    parts = [f"{days} day{'s' if days != 1 else ''}"] if days else []
+    return " and ".join([*parts, str(timedelta(seconds=rest))] if rest else parts)
 
 
 def _instant(at: datetime) -> str:
