@@ -33,7 +33,15 @@ async def test_closed_runs_are_kept_for_a_month(temporal_client: Client) -> None
     assert answer.config.workflow_execution_retention_ttl.ToTimedelta().days == 30
 
 
-def test_a_failure_shows_the_end_of_the_log(tmp_path: Path, dev_server: TemporalDevServer) -> None:
+def test_a_server_is_not_taken_for_another_on_its_port(tmp_path: Path, dev_server: TemporalDevServer) -> None:
     second = TemporalDevServer(None, tmp_path / "temporal.log", port=dev_server.port, ui_port=None)
     with pytest.raises(TemporalError, match="address already in use"):
         second.start()
+
+
+def test_a_failure_shows_the_end_of_the_log(tmp_path: Path) -> None:
+    folder = tmp_path / "a-folder"
+    folder.mkdir()
+    server = TemporalDevServer(folder, tmp_path / "temporal.log", ui_port=None)
+    with pytest.raises(TemporalError, match="(?s)did not start; the end of .*failed starting server"):
+        server.start()

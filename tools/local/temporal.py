@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tools.local.process import StackError, free_port, spawn, stop, tail, wait_until
+from tools.local.process import StackError, free_port, port_is_free, spawn, stop, tail, wait_until
 
 START_LIMIT_SECONDS = 60.0
 STOP_LIMIT_SECONDS = 15.0
@@ -130,6 +130,9 @@ class TemporalDevServer:
 
     def start(self) -> None:
         """Start and return when the namespace answers."""
+        if not port_is_free(self.port):
+            # Whoever has it might be a Temporal server, too, and would answer in this one's place.
+            raise TemporalError(f"the Temporal server cannot have port {self.port}: address already in use")
         process = spawn(self.command(), log=self.log)
         self._process = process
         wait_until(
