@@ -73,9 +73,9 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture(scope="session")
-async def owner(database_url: str) -> AsyncIterator[AsyncEngine]:
+async def owner_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """Connections of the role that owns the tables: for setting the stage, never for what is tested."""
-    engine = create_engine(database_url, Role.OWNER, pool_size=2)
+    engine = create_engine(database_url, Role.OWNER, pool_size=4)
     yield engine
     await engine.dispose()
 

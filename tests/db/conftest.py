@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db.engine import Role, create_engine
 from db.ids import new_id
 from tools.local.postgres import EmbeddedPostgres
 
@@ -36,11 +34,3 @@ def empty_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
 def empty_url(empty_database: Callable[[], str]) -> str:
     """An empty database of the test's own."""
     return empty_database()
-
-
-@pytest.fixture(scope="session")
-async def owner_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """Connections of the role that owns the tables; no process of ours works as it."""
-    engine = create_engine(database_url, Role.OWNER, pool_size=4)
-    yield engine
-    await engine.dispose()

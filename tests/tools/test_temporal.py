@@ -43,5 +43,5 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path: Path) -> None:
     folder = tmp_path / "a-folder"
     folder.mkdir()
     server = TemporalDevServer(folder, tmp_path / "temporal.log", ui_port=None)
-    with pytest.raises(TemporalError, match="(?s)did not start; the end of .*failed starting server"):
+    with pytest.raises(TemporalError, match=r"(?s)did not start; the end of .*failed starting server"):
         server.start()

@@ -56,19 +56,19 @@ async def test_a_database_that_is_away_is_waited_for(
         await cut_off.dispose()
 
 
-async def test_a_bug_fails_the_command_and_not_what_comes_after(desk: Desk, owner: AsyncEngine) -> None:
+async def test_a_bug_fails_the_command_and_not_what_comes_after(desk: Desk, owner_engine: AsyncEngine) -> None:
     await desk.deposit(BUYER, 1_000_000)
     escrow_id = await desk.open(terms(1_000_000))
     command_id = new_id()
     broken = f"CHECK (tenant_id <> '{desk.tenant}' OR status <> 'funded')"
-    async with transaction(owner) as connection:
+    async with transaction(owner_engine) as connection:
         await connection.execute(text(f"ALTER TABLE escrows ADD CONSTRAINT a_bug {broken} NOT VALID"))
     try:
         with pytest.raises(WorkflowUpdateFailedError):
             await desk.command(escrow_id, BUYER, FundMessage(), command_id)
         assert await desk.balance(BUYER) == Balance(1_000_000, 0)
     finally:
-        async with transaction(owner) as connection:
+        async with transaction(owner_engine) as connection:
             await connection.execute(text("ALTER TABLE escrows DROP CONSTRAINT a_bug"))
     repeated = EscrowCommand(
         command_id=command_id, command=FundMessage(), origin=OriginMessage(user_id=BUYER), repeated=True
@@ -78,10 +78,10 @@ async def test_a_bug_fails_the_command_and_not_what_comes_after(desk: Desk, owne
     assert (await again(attempt_id=new_id())).version == 2, "it has one effect, however often it is repeated"
 
 
-async def test_the_watch_brings_a_lost_workflow_back(desk: Desk, owner: AsyncEngine, temporal: Client) -> None:
+async def test_the_watch_brings_a_lost_workflow_back(desk: Desk, owner_engine: AsyncEngine, temporal: Client) -> None:
     escrow_id = await desk.open(terms(funding_deadline=now() + timedelta(hours=1)))
     await desk.handle(escrow_id).terminate("lost")
-    async with transaction(owner) as connection:
+    async with transaction(owner_engine) as connection:
         await connection.execute(
             text("UPDATE escrows SET funding_deadline = now() - interval '1 hour' WHERE escrow_id = :id"),
             {"id": escrow_id},

@@ -27,10 +27,12 @@ async def keep(desk: Desk, key: str) -> None:
         )
 
 
-async def test_old_keys_are_deleted_and_young_ones_stay(desk: Desk, temporal: Client, owner: AsyncEngine) -> None:
+async def test_old_keys_are_deleted_and_young_ones_stay(
+    desk: Desk, temporal: Client, owner_engine: AsyncEngine
+) -> None:
     await keep(desk, "old")
     await keep(desk, "young")
-    async with transaction(owner) as connection:
+    async with transaction(owner_engine) as connection:
         await connection.execute(
             text("UPDATE idempotency_keys SET recorded_at = now() - interval '8 days' WHERE key = 'old'")
         )
