@@ -25,7 +25,8 @@ POOL_WAIT_SECONDS = 5
 
 #: SQLSTATE classes that say "not now": connection, resources, operator intervention, serialization and deadlocks.
 _TRANSIENT_CLASSES = ("08", "53", "57", "40")
-_LOCK_NOT_AVAILABLE = "55P03"
+#: A lock that did not come in time, and a server that only reads while another one takes over.
+_TRANSIENT_STATES = frozenset({"55P03", "25006"})
 #: Constraints that state a rule: what breaks one is refused, not a bug. The rules in ``domain`` say no first; these
 #: are what the database itself holds, whoever writes.
 _RULES = {
@@ -94,7 +95,7 @@ def translate_errors() -> Iterator[None]:
         raise Unavailable("postgres", str(error) or type(error).__name__) from error
     except DBAPIError as error:
         sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
-        transient = sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate == _LOCK_NOT_AVAILABLE
+        transient = sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate in _TRANSIENT_STATES
         if transient or error.connection_invalidated or isinstance(_cause(error), asyncpg.InternalClientError):
             raise Unavailable("postgres", str(error.orig)) from error
         rule = _RULES.get(constraint_of(error) or "")
