@@ -46,6 +46,8 @@ def test_a_port_taken_by_somebody_else_is_replaced(tmp_path: Path) -> None:
     with chosen(Home(tmp_path)) as first:
         pass
     with socket.socket() as stranger:
+        # Connections of an earlier test's server may still be winding down on its port.
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         stranger.bind(("127.0.0.1", first["api"]))
         stranger.listen()
         with chosen(Home(tmp_path)) as second:
