@@ -231,6 +231,11 @@ def test_a_database_that_is_behind_is_refused_by_name(empty_url: str, role: Role
             asyncio.run(verify())
     migrate.upgrade(empty_url)
     asyncio.run(verify())
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        # A newer build's migration: this build goes on while the newer one is rolled out.
+        connection.execute("UPDATE alembic_version SET version_num = 'from-a-newer-build'")
+        asyncio.run(verify())
+        connection.execute("UPDATE alembic_version SET version_num = %s", [migrate.head()])
     migrate.downgrade(empty_url, "base")
     with pytest.raises(migrate.SchemaMismatch, match="revision none"):
         asyncio.run(verify())

@@ -190,7 +190,9 @@ class EscrowWorkflow:
             except ApplicationError as failure:
                 refusal = refusal_of(failure)
                 # The rules let it pass on the copy and the step did not on the row, or it is not known what it did.
-                self._doubtful = refusal is None or refusal.code in CODES
+                # A doubt that another command raised stands until the copy is loaded again.
+                if refusal is None or refusal.code in CODES:
+                    self._doubtful = True
                 raise
         return self._outcome()
 
