@@ -45,6 +45,9 @@ class Scope(StrEnum):
     LEDGER_READ = "ledger:read"
     LEDGER_WRITE = "ledger:write"
     EVENTS_READ = "events:read"
+    COMMANDS_READ = "commands:read"
+    COMMANDS_WRITE = "commands:write"
+    CONTROLS_WRITE = "controls:write"
     KEYS_WRITE = "keys:write"
     TENANTS_WRITE = "tenants:write"
 
