@@ -1,7 +1,7 @@
 """The ledger's tables: accounts, holds, and the transactions with their legs, which are written once and never changed.
 
-Balances are not written by anyone: a trigger on ``ledger_legs`` derives them, in the statement that inserts the legs. It
-also checks, for all legs at once, that their transactions and accounts exist; keys would look that up leg by leg.
+Balances are not written by anyone: a trigger on ``ledger_legs`` derives them, in the statement that inserts the legs.
+It also checks, for all legs at once, that their transactions and accounts exist; keys would look that up leg by leg.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ accounts = Table(
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     ForeignKeyConstraint(["asset"], ["assets.symbol"]),
     minor("min_available_minor", nullable=True, comment="a debit leaves this much available; null is no limit"),
-    minor(
-        "max_balance_minor", nullable=True, comment="a credit brings available and held together to this at most"
-    ),
+    minor("max_balance_minor", nullable=True, comment="a credit brings available and held together to this at most"),
     minor("max_debit_minor", nullable=True, comment="one posting takes at most this from what is available"),
     UniqueConstraint("tenant_id", "ref", "asset"),
     UniqueConstraint("tenant_id", "account_id", "asset"),
