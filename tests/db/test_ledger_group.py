@@ -114,7 +114,9 @@ async def test_a_reference_is_taken_once_within_a_batch_and_across(tenants_engin
     async def codes(*references: str) -> list[str | None]:
         async with tenant_transaction(tenants_engine, tenant) as connection:
             chains = [[arrives("alice", 1, reference=reference)] for reference in references]
-            return [answer and answer.code for answer in await ledger.post_each(connection, tenant, chains)]
+            return [
+                None if answer is None else answer.code for answer in await ledger.post_each(connection, tenant, chains)
+            ]
 
     assert await codes("a", "b", "a") == [None, None, "reference_taken"]
     assert await codes("c", "b") == [None, "reference_taken"]

@@ -36,9 +36,9 @@ def moved(amount_minor: int, kind: TransactionKind = TransactionKind.TRANSFER) -
     return Posting(ONE, kind, legs, AT)
 
 
-def code(posting: Posting, *, freezes: Freezes | None = None, **limits: Limits) -> str | None:
+def code(posting: Posting, freezes: Freezes = Freezes(), /, **limits: Limits) -> str | None:  # noqa: B008
     """How a posting ends on ``RICH``; limits are by account."""
-    controls = Controls(freezes or Freezes(), {(account, "ETH"): limit for account, limit in limits.items()})
+    controls = Controls(freezes, {(account, "ETH"): limit for account, limit in limits.items()})
     try:
         decide(RICH, posting, controls)
     except Refusal as refusal:
@@ -69,7 +69,7 @@ def test_a_transfer_moves_what_is_available() -> None:
     ],
 )
 def test_a_freeze_stops_every_movement(freezes: Freezes, refused: str | None, kind: TransactionKind) -> None:
-    assert code(moved(1, kind), freezes=freezes) == refused
+    assert code(moved(1, kind), freezes) == refused
 
 
 @pytest.mark.parametrize(
