@@ -42,15 +42,16 @@ ORDERS: dict[str, type[Message]] = {
 class Worker:
     """The steps as one worker process has them; postings of one worker are grouped, those of two are not."""
 
-    def __init__(self, engine: AsyncEngine, tenant: UUID) -> None:
+    def __init__(self, engine: AsyncEngine, tenant: UUID, *, attempts_max: int = ATTEMPTS_MAX) -> None:
         self.doorbell = Doorbell(engine)
         self.tenant = tenant
+        self.attempts_max = attempts_max
         self.escrow = EscrowActivities(engine, self.doorbell)
         self.ledger = LedgerActivities(engine, self.doorbell)
 
     async def run(self, step: Any, request: Any) -> Any:
         """One activity, tried again for as long as the database is absent."""
-        for _ in range(ATTEMPTS_MAX - 1):
+        for _ in range(self.attempts_max - 1):
             try:
                 return await ActivityEnvironment().run(step, request)
             except Unavailable:

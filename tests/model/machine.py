@@ -23,7 +23,7 @@ from db.ids import new_id
 from tests.model import database
 from tests.model.asks import Ask, Command, Opening, Worker, really, supposedly
 from tests.model.books import World
-from tests.model.orders import ANY_TERMS, DEALS, MONEY, ORDERS, SOUND_TERMS, USERS, Draft, Money, Plan, Terms
+from tests.model.orders import ANY_TERMS, DEALS, MONEY, ORDERS, SOUND_TERMS, Draft, Errand, Money, Plan, Terms
 
 T = TypeVar("T")
 START = datetime(2026, 3, 1, 9, 0, 0, 123456, tzinfo=UTC)
@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
         if (ask := self._draft().of(money)) is not None:
             self.ask(ask, twice=twice)
 
-    @rule(deal=DEALS, choice=st.integers(0, 7), named=st.booleans(), twice=st.booleans(), short=SHORT)
+    @rule(deal=DEALS, choice=st.integers(0, 11), named=st.booleans(), twice=st.booleans(), short=SHORT)
     def go_on(self, deal: int, choice: int, named: bool, twice: bool, short: int) -> None:
         """Somebody who may does something that can be done; the money for it comes first, or a unit less."""
         ask = self._draft().next(deal, choice, named=named)
@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
         if ask is not None:
             self.ask(ask, twice=twice)
 
-    @rule(deal=DEALS, choices=st.lists(st.integers(0, 7), min_size=2, max_size=6))
+    @rule(deal=DEALS, choices=st.lists(st.integers(0, 11), min_size=2, max_size=6))
     def go_on_and_on(self, deal: int, choices: list[int]) -> None:
         """A deal takes several steps in a row."""
         for choice in choices:
@@ -189,17 +189,15 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, passed: timedelta) -> None:
         self.now += passed
 
-    @rule(deal=DEALS, off=st.sampled_from([-1, 0, 0, 1]), fires=st.booleans(), user=st.sampled_from([None, *USERS]))
-    def deadline_comes(self, deal: int, off: int, fires: bool, user: str | None) -> None:
-        """The clock comes to a deadline, or a microsecond off it; the timer fires, or is late."""
-        draft = self._draft()
-        if (due := draft.due(deal)) is not None:
+    @rule(deal=DEALS, off=st.sampled_from([-1, 0, 0, 1]), choice=st.integers(0, 4), then_fires=st.booleans())
+    def deadline_comes(self, deal: int, off: int, choice: int, then_fires: bool) -> None:
+        """The clock comes to a deadline, or a microsecond off it; somebody tries to beat the timer, which may fire."""
+        if (due := self._draft().due(deal)) is not None:
             self.now = max(self.now, due + timedelta(microseconds=off))
-            draft.at = self.now
-        if fires:
-            self.ask(draft.clock(deal, None))
-        elif user is not None:
-            self.ask(draft.clock(deal, user))
+        if (ask := self._draft().last_moment(deal, choice)) is not None:
+            self.ask(ask)
+        if then_fires:
+            self.order(Errand(deal, "pass_deadline", None, None, "all"))
 
     @precondition(lambda self: self.asked)
     @rule(which=st.integers(0, 40), later=st.booleans())

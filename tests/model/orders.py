@@ -14,6 +14,7 @@ from tests.model.books import Flow, World
 from tests.model.reference import ASSETS, LARGEST, Agreement, Deal, Order, Part
 
 USERS = ("alice", "bob", "judy", "zoe")
+KINDS = ("fund", "approve", "release", "refund", "dispute", "resolve", "cancel", "pass_deadline")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 Terms = Callable[[datetime], Agreement]
@@ -60,7 +61,7 @@ MONEY = st.builds(
 ORDERS = st.builds(
     Errand,
     deal=DEALS,
-    kind=st.sampled_from(["fund", "approve", "release", "refund", "dispute", "resolve", "cancel", "pass_deadline"]),
+    kind=st.sampled_from(KINDS),
     who=st.sampled_from(["buyer", "buyer", "seller", "seller", "arbiter", "zoe", None]),
     parts=st.none() | st.none() | st.lists(st.integers(1, 4), max_size=3).map(tuple),
     size=st.sampled_from(SIZES),
@@ -146,9 +147,17 @@ class Draft:
         found = self.deal(which)
         return None if found is None else found[1].next_deadline
 
-    def clock(self, which: int, user: str | None) -> Ask:
+    def last_moment(self, which: int, choice: int) -> Ask | None:
+        """What the next deadline cuts off, or the deadline itself; where there is none, its timer all the same."""
         found = self.deal(which)
-        return Command(self.key if found is None else found[0], self.key, user, Order("pass_deadline"), self.at)
+        if found is None:
+            return None
+        key, deal = found
+        dated = [(due, part) for part in deal.parts if (due := deal.due(part)) is not None]
+        soonest = min(dated, key=lambda pair: pair[0])[1] if dated else None
+        ways = [(None, Order("pass_deadline"))] if soonest is None else _at_deadline(deal, soonest)
+        role, order = ways[choice % len(ways)]
+        return Command(key, self.key, None if role is None else deal.user(role), order, self.at)
 
     def provision(self, which: int, short: int) -> Ask | None:
         found = self.deal(which)
@@ -198,9 +207,8 @@ class Draft:
             order = Order(plan.kind, (plan.parts or ())[:1] or None, None, *_split(plan.size, left))
         elif plan.kind == "dispute" and plan.size == "zero":
             order = Order(plan.kind, plan.parts, reason=" ")
-        users = {"buyer": deal.agreed.buyer, "seller": deal.agreed.seller, "arbiter": deal.agreed.arbiter or "zoe"}
-        user = None if plan.who is None else users.get(plan.who, plan.who)
-        return Command(key, self.key, user, order, self.at)
+        user = deal.user(plan.who) if plan.who in ("buyer", "seller", "arbiter") else plan.who
+        return Command(key, self.key, user or plan.who, order, self.at)
 
     def next(self, which: int, choice: int, *, named: bool) -> Ask | None:
         """Something that somebody may do about a part that is open."""
@@ -210,15 +218,15 @@ class Draft:
         key, deal = found
         part = parts[choice % len(parts)]
         who, order = _options(deal, part)[choice % len(_options(deal, part))]
-        users = {"buyer": deal.agreed.buyer, "seller": deal.agreed.seller, "arbiter": deal.agreed.arbiter}
         if named and order.parts is None:
             order = Order(order.kind, (part.number,), order.amount, order.to_seller, order.to_buyer)
-        return Command(key, self.key, users[who], order, self.at)
+        return Command(key, self.key, deal.user(who), order, self.at)
 
 
 def _options(deal: Deal, part: Part) -> list[tuple[str, Order]]:
-    """Whose turn it may be, and for what."""
+    """Whose turn it may be, and for what; and a unit more than that."""
     this, some = (part.number,), (part.left + 1) // 2
+    too_much = [("buyer", Order("release", this, part.left + 1)), ("seller", Order("refund", this, part.left + 1))]
     missing = [role for role in deal.agreed.approvers if role not in part.yes]
     match part.state:
         case "pending":
@@ -231,13 +239,26 @@ def _options(deal: Deal, part: Part) -> list[tuple[str, Order]]:
         case "approved":
             payer = ("buyer", Order("release", this, some))
             back, stop = ("seller", Order("refund", this, some)), ("seller", Order("dispute", this))
-            return [payer, ("buyer", Order("release")), back, payer, stop]
+            return [payer, ("buyer", Order("release")), back, *too_much, stop, payer, ("seller", Order("release"))]
         case _ if deal.agreed.arbiter is not None:
-            splits = [(0, part.left), (part.left, 0), (some, part.left - some)]
+            splits = [(0, part.left), (part.left, 0), (some, part.left - some), (part.left, 1), (some, 0)]
             resolved = [("arbiter", Order("resolve", this, None, *split)) for split in splits]
-            return [*resolved, ("buyer", Order("release", this, some)), ("seller", Order("refund", this, some))]
+            return [*resolved, ("buyer", Order("release", this, some)), *too_much]
         case _:
-            return [("buyer", Order("release", this, some)), ("seller", Order("refund", this))]
+            return [("buyer", Order("release", this, some)), *too_much, ("seller", Order("refund", this))]
+
+
+def _at_deadline(deal: Deal, part: Part) -> list[tuple[str | None, Order]]:
+    """What the last moment decides about."""
+    this = (part.number,)
+    urgent: list[tuple[str | None, Order]] = [(role, Order("approve", this)) for role in deal.agreed.approvers]
+    if part.state == "pending":
+        urgent += [("buyer", Order("fund", this))]
+    elif part.state == "funded":
+        urgent += [("seller", Order("dispute", this))]
+    else:
+        urgent = [("seller", Order("release", this)), ("buyer", Order("dispute", this))]
+    return [*urgent, (None, Order("pass_deadline"))]
 
 
 def _amount(size: str, left: int) -> int | None:

@@ -105,6 +105,9 @@ class Deal:
         refuse_if(user not in named, "not_a_party")
         return named[user]
 
+    def user(self, role: str) -> str | None:
+        return {"buyer": self.agreed.buyer, "seller": self.agreed.seller, "arbiter": self.agreed.arbiter}[role]
+
     @property
     def state(self) -> str:
         states = [part.state for part in self.parts]
