@@ -166,7 +166,7 @@ async def _facts(connection: AsyncConnection, wanted: ChainRequest) -> list[dict
                 "account": link.source,
                 "counterparty": link.target,
                 "asset": link.asset,
-                "amount": format_minor(link.amount_minor, asset.scale),
+                "amount": format_minor(-link.amount_minor, asset.scale),
                 "reference": wanted.reference,
             }
         )

@@ -71,7 +71,6 @@ class PendingTransferWorkflow:
         self._doubtful = False
         self._moving = False
         self._leaving = False
-        self._frozen: str | None = None
         self._pause = FROZEN_PAUSE
 
     @workflow.run
@@ -186,25 +185,23 @@ class PendingTransferWorkflow:
                 return
             except ApplicationError as failure:
                 refusal = refusal_of(failure)
-                if refusal is not None and refusal.code in FROZEN:
-                    self._frozen = refusal.code
-                    workflow.set_current_details(details(self._state(), self._frozen))
-                    workflow.logger.info("an expiry waits for the end of a freeze: %s", refusal.code)
-                else:
+                frozen = refusal.code if refusal is not None and refusal.code in FROZEN else None
+                if frozen is None:
                     workflow.logger.error("an expiry could not be acted on and is tried again: %s", failure)
-                    self._frozen = None
                     self._doubtful = True
-        if self._frozen is None:
+        if frozen is None:
             await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the expiry is tried again")
         else:
-            await self._sit_out()
+            await self._sit_out(frozen)
 
-    async def _sit_out(self) -> None:
+    async def _sit_out(self, frozen: str) -> None:
         """Wait a while for the end of a freeze; longer each time, so that a long freeze is no long history."""
+        workflow.logger.info("an expiry waits for the end of a freeze: %s", frozen)
+        workflow.set_current_details(details(self._state(), frozen))
         pause, self._pause = self._pause, min(2 * self._pause, FROZEN_PAUSE_MAX)
         try:
             await workflow.wait_condition(
-                self._is_disturbed, timeout=pause, timeout_summary=f"pause before the next look: {self._frozen}"
+                self._is_disturbed, timeout=pause, timeout_summary=f"pause before the next look: {frozen}"
             )
         except TimeoutError:
             return
