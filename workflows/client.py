@@ -85,7 +85,6 @@ class _Caller:
             raise Unavailable("temporal", str(error)) from error
         self._connected = True
 
-
     async def _command(
         self,
         workflow_id: str,

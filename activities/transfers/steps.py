@@ -160,9 +160,7 @@ def _hold(transfer: PendingTransfer) -> Posting:
     return Posting(
         transaction_id=transfer.transfer_id,
         kind=TransactionKind.TRANSFER_HOLD,
-        legs=place_hold(
-            transfer.source, transfer.asset.symbol, transfer.amount_minor, hold_id=transfer.transfer_id
-        ),
+        legs=place_hold(transfer.source, transfer.asset.symbol, transfer.amount_minor, hold_id=transfer.transfer_id),
         effective_at=transfer.created_at,
         reference=transfer.reference,
         description=transfer.description,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,16 +10,10 @@ from temporalio import activity
 from temporalio.common import WorkflowIDConflictPolicy
 
 from activities.transfers.messages import OpenPendingTransfer
+from activities.watching import BATCH, OVERDUE_AFTER, TASK_TIMEOUT, resume_each
 from db import transfers
 from db.engine import transaction
 from domain.ids import transfer_workflow_id
-
-#: A run that is alive acts within seconds of the expiry; the margin keeps the watch from disturbing it.
-OVERDUE_AFTER = timedelta(minutes=2)
-BATCH_TRANSFERS = 200
-#: A freeze leaves transfers overdue whose workflows are well: a look has to get past them.
-LOOK_TRANSFERS_MAX = 20_000
-TASK_TIMEOUT = timedelta(seconds=3)
 
 
 class TransferWatchActivities:
@@ -32,22 +26,13 @@ class TransferWatchActivities:
     async def resume_overdue(self) -> int:
         """Start the workflow of every transfer whose expiry passed without effect; returns how many there were.
 
-        A workflow that runs is left as it is. A new one loads the transfer and lets it expire. An attempt goes on where
-        the one before it stopped.
+        A workflow that runs is left as it is. A new one loads the transfer and lets it expire.
         """
-        details = activity.info().heartbeat_details
-        found, after = (int(details[0]), UUID(details[1])) if details else (0, None)
-        while found < LOOK_TRANSFERS_MAX:
-            async with transaction(self._engine) as connection:
-                overdue = await transfers.list_overdue(connection, OVERDUE_AFTER, after=after, limit=BATCH_TRANSFERS)
-            for tenant_id, transfer_id in overdue:
-                await _resume(tenant_id, transfer_id)
-                found += 1
-                activity.heartbeat(found, str(transfer_id))
-            if len(overdue) < BATCH_TRANSFERS:
-                break
-            after = overdue[-1][1]
-        return found
+        return await resume_each(self._overdue, _resume)
+
+    async def _overdue(self, after: UUID | None) -> Sequence[tuple[UUID, UUID]]:
+        async with transaction(self._engine) as connection:
+            return await transfers.list_overdue(connection, OVERDUE_AFTER, after=after, limit=BATCH)
 
 
 async def _resume(tenant_id: UUID, transfer_id: UUID) -> None:
