@@ -142,9 +142,9 @@ async def list_(
         query = f"{_SELECT} WHERE {' AND '.join(conditions) or 'true'} {order}"
     else:
         parameters["account"] = wanted.account
+        where = " AND ".join(["", *conditions])
         sides = [
-            f"(SELECT p.transfer_id FROM pending_transfers p WHERE {' AND '.join([*conditions, f'p.{side} = :account'])}"
-            f" {order})"
+            f"(SELECT p.transfer_id FROM pending_transfers p WHERE p.{side} = :account{where} {order})"
             for side in ("debit_ref", "credit_ref")
         ]
         query = f"{_SELECT} WHERE p.transfer_id IN ({' UNION '.join(sides)}) {order}"

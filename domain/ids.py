@@ -62,7 +62,7 @@ def chain_workflow_id(chain_id: UUID) -> str:
 
 
 def chain_transaction_id(chain_id: UUID, index: int) -> UUID:
-    """The transaction of a chain's link, counted from 0: the first has the chain's own id, the others follow from it."""
+    """The transaction of a chain's link, counted from 0: the first has the chain's id, the others follow from it."""
     return chain_id if index == 0 else uuid5(chain_id, str(index))
 
 

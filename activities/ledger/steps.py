@@ -141,12 +141,14 @@ def _party(posting: rules.Posting) -> str:
 async def _facts(connection: AsyncConnection, posting: rules.Posting) -> dict[str, Any]:
     leg = next(leg for leg in posting.legs if leg.account != rules.SYSTEM_EXTERNAL)
     asset = await ledger.get_asset(connection, leg.asset)
-    others = {other.account for other in posting.legs} - {leg.account, rules.SYSTEM_EXTERNAL}
-    return {
+    facts = {
         "transaction_id": str(posting.transaction_id),
         "account": leg.account,
         "asset": leg.asset,
         "amount": format_minor(leg.amount_minor, asset.scale),
         "reference": posting.reference,
         "reverses_id": None if posting.reverses_id is None else str(posting.reverses_id),
-    } | {"counterparty": other for other in others}
+    }
+    if posting.kind is rules.TransactionKind.TRANSFER:
+        facts["counterparty"] = next(other.account for other in posting.legs if other.account != leg.account)
+    return facts

@@ -134,13 +134,12 @@ async def _standing(connection: AsyncConnection, wanted: ChainRequest) -> ChainO
     if taken is None:
         return None
     chain_id = taken.posting.transaction_id
-    for index, link in enumerate(wanted.links):
-        found = await ledger.find_transaction(connection, chain_transaction_id(chain_id, index))
-        asked = (link.source, link.target, link.asset, link.amount_minor, link.description)
-        if found is None or _said(found.posting) != asked:
-            raise Refusal("reference_taken", "the reference names other transfers", field="reference")
-    if await ledger.find_transaction(connection, chain_transaction_id(chain_id, len(wanted.links))) is not None:
-        raise Refusal("reference_taken", "the reference names more transfers", field="reference")
+    # One more than is asked for: a longer chain is another one.
+    ids = [chain_transaction_id(chain_id, index) for index in range(len(wanted.links) + 1)]
+    found = {each.posting.transaction_id: each.posting for each in await ledger.find_transactions(connection, ids)}
+    asked = [(link.source, link.target, link.asset, link.amount_minor, link.description) for link in wanted.links]
+    if [_said(found[each]) for each in ids if each in found] != asked:
+        raise Refusal("reference_taken", "the reference names other transfers", field="reference")
     return ChainOutcome(chain_id=chain_id)
 
 

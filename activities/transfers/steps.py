@@ -10,7 +10,6 @@ from temporalio import activity
 
 from activities.transfers.messages import (
     ApplyResolution,
-    ExpireMessage,
     PendingSnapshot,
     PendingTerms,
     RecordPending,
