@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
+from db.ids import new_id
 from kit.clock import now
 from tests.api.caller import BUYER, SELLER, Caller, ok, refused
 
@@ -145,7 +145,7 @@ async def test_bound_keys_pay_and_resolve_their_own(service: Caller) -> None:
     assert [item["transfer_id"] for item in ok(await seller.get("ledger/transfers"))["items"]] == [made["transfer_id"]]
     assert ok(await carol.get("ledger/transfers"))["items"] == []
     refused(await carol.get("ledger/transfers", account=BUYER), 403, "actor_not_allowed", "account")
-    refused(await service.get(f"ledger/transfers/{uuid4()}"), 404, "transfer_unknown")
+    refused(await service.get(f"ledger/transfers/{new_id()}"), 404, "transfer_unknown")
 
 
 async def test_transfers_are_filtered_and_paged(service: Caller) -> None:
