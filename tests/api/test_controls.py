@@ -78,8 +78,8 @@ async def test_a_frozen_tenant_reads_and_does_nothing_else(service: Caller) -> N
     refused(await service.post("ledger/transfers", PAY), 409, "tenant_frozen")
     refused(await service.post("ledger/transfers/chain", {"transfers": [PAY]}), 409, "tenant_frozen")
     refused(await service.post("escrows", escrow_body()), 409, "tenant_frozen")
-    for command, said in (("fund", {}), ("approvals", {}), ("cancel", {})):
-        refused(await service.post(f"{path}/{command}", {"actor": BUYER, **said}), 409, "tenant_frozen")
+    for command in ("fund", "approvals", "cancel"):
+        refused(await service.post(f"{path}/{command}", {"actor": BUYER}), 409, "tenant_frozen")
     assert ok(await service.get(path)) == escrow
     assert await service.balance(BUYER) == ("100.000000", "0.000000")
     other = await freeze(service, "account", CAROL)
