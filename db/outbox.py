@@ -126,3 +126,21 @@ async def lag(connection: AsyncConnection) -> tuple[int, float]:
         )
     ).one()
     return int(row[0]), float(row[1])
+
+
+async def tenant_head(connection: AsyncConnection) -> int:
+    """The position of the last event of the transaction's tenant, 0 before the first."""
+    return int(await connection.scalar(text("SELECT coalesce(max(position), 0) FROM outbox")) or 0)
+
+
+async def feed_head(connection: AsyncConnection) -> int:
+    """The last position of the feed over all tenants; any role may ask."""
+    return int(await connection.scalar(text("SELECT feed_head()")) or 0)
+
+
+async def feed_news(connection: AsyncConnection, *, after: int, most: int) -> dict[UUID, int]:
+    """Of the first ``most`` events behind a position: whose, and each one's last position. Any role may ask."""
+    rows = await connection.execute(
+        text("SELECT tenant_id, latest FROM feed_news(:after, :most)"), {"after": after, "most": most}
+    )
+    return {row.tenant_id: row.latest for row in rows}

@@ -45,6 +45,8 @@ class ApiSettings(ServerSettings):
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8080, ge=0, le=65535, description="0 takes any free port and logs it")
+    api_streams_max: int = Field(default=500, ge=1, le=20_000, description="event streams that a process keeps open")
+    api_streams_per_tenant_max: int = Field(default=100, ge=1, le=20_000, description="and of these, for one tenant")
 
 
 class WorkerSettings(ServerSettings):
