@@ -132,11 +132,6 @@ async def list_topics(call: Annotated[Call, Depends(caller(Scope.EVENTS_READ))])
     return Topics(items=list(outbox.TOPICS))
 
 
-def rendered(event: FeedEvent) -> bytes:
-    """An event as the stream sends it: the JSON of the feed, in one line."""
-    return _view(event).model_dump_json().encode()
-
-
 def _view(event: FeedEvent) -> EventView:
     return EventView(
         id=event.event_id,

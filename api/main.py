@@ -55,7 +55,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
             engine,
             settings.database_url,
             stream_metrics,
-            render=events.rendered,
             most=settings.api_streams_max,
             most_per_tenant=settings.api_streams_per_tenant_max,
         )

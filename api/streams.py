@@ -104,14 +104,12 @@ class Streams:
         dsn: str,
         metrics: StreamMetrics,
         *,
-        render: Callable[[FeedEvent], bytes],
         most: int,
         most_per_tenant: int,
     ) -> None:
         self._engine = engine
         self._dsn = dsn
         self.metrics = metrics
-        self._render = render
         self._most = most
         self._most_per_tenant = most_per_tenant
         self._open: set[Stream] = set()
@@ -206,13 +204,7 @@ class Streams:
         async with self._places, tenant_transaction(self._engine, tenant_id) as connection:
             events = await outbox.feed(connection, topic=topic, after=after, limit=PAGE_EVENTS)
         self.metrics.read.inc(len(events))
-        return Page(self._chunk(events), events[-1].position if events else after, len(events))
-
-    def _chunk(self, events: Sequence[FeedEvent]) -> bytes:
-        return b"".join(
-            b"id: %d\nevent: %b\ndata: %b\n\n" % (event.position, event.type.encode(), self._render(event))
-            for event in events
-        )
+        return Page(_chunk(events), events[-1].position if events else after, len(events))
 
     async def _look(self) -> None:
         """Find out for whom the feed grew, and wake those."""
@@ -235,6 +227,13 @@ class Streams:
                 if stream.tenant_id in news:
                     stream.wake()
             self._seen = max(news.values())
+
+
+def _chunk(events: Sequence[FeedEvent]) -> bytes:
+    return b"".join(
+        b"id: %d\nevent: %b\ndata: %b\n\n" % (event.position, event.type.encode(), outbox.rendered(event))
+        for event in events
+    )
 
 
 class EventStream(Response):

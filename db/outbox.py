@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import BigInteger, Column, Identity, Index, PrimaryKeyConstraint, Table, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
@@ -144,3 +145,18 @@ async def feed_news(connection: AsyncConnection, *, after: int, most: int) -> di
         text("SELECT tenant_id, latest FROM feed_news(:after, :most)"), {"after": after, "most": most}
     )
     return {row.tenant_id: row.latest for row in rows}
+
+
+def rendered(event: FeedEvent) -> bytes:
+    """The event's JSON in one line: the same in the feed, in its stream and at the broker."""
+    return to_json(
+        {
+            "id": event.event_id,
+            "position": event.position,
+            "topic": event.topic,
+            "type": event.type,
+            "subject": event.subject,
+            "occurred_at": event.occurred_at,
+            "data": event.data,
+        }
+    )

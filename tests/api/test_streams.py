@@ -1,4 +1,4 @@
-"""The feed as server-sent events: real sockets, several processes, readers that leave, stall, come back and are killed."""
+"""The feed as server-sent events: real sockets, several processes; readers stall, leave, come back and are killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api import auth, streams
 from db.audit import AuditRecord, Origin
 from db.doorbell import Doorbell
-from db.engine import tenant_transaction
+from db.engine import transaction
+from db.identity import create_tenant
 from db.ids import new_id
 from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
 from db.step import step
@@ -442,9 +443,7 @@ async def test_two_hundred_idle_streams_cost_next_to_nothing(
     """Events of others wake none of them; an event of their tenant is read once for all."""
     many = settings.model_copy(update={"api_streams_per_tenant_max": 200})
     stranger = new_id()
-    async with tenant_transaction(tenants_engine, stranger) as connection:
-        from db.identity import create_tenant
-
+    async with transaction(tenants_engine) as connection:
         await create_tenant(connection, new_tenant=stranger, name=f"stranger-{stranger}")
     async with served(many) as (server, url):
         key = await key_of(server, tenant, tenants_engine)
@@ -454,7 +453,7 @@ async def test_two_hundred_idle_streams_cost_next_to_nothing(
             await eventually(lambda: streams_are(url, 200))
             await asyncio.sleep(0.5)
             statements: list[str] = []
-            pool = server.config.loaded_app.state.services.engine.sync_engine
+            pool = server.config.app.state.services.engine.sync_engine  # type: ignore[union-attr]
             sqlalchemy_event.listen(
                 pool, "before_cursor_execute", lambda c, u, statement, *_: statements.append(statement)
             )
