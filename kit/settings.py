@@ -63,7 +63,7 @@ class WorkerSettings(ServerSettings):
     )
     nats_stream: str = Field(default="HOLDFAST", pattern="^[A-Za-z0-9_-]{1,200}$")
     nats_subject_prefix: str = Field(default="holdfast", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=100)
-    nats_duplicate_window_seconds: int = Field(default=600, ge=1, le=86_400, description="of a stream that is made")
+    nats_duplicate_window_seconds: int = Field(default=120, ge=1, le=86_400, description="of a stream that is made")
     nats_ca_file: Path | None = Field(default=None, description="certificates that the broker's is checked against")
 
     @field_validator("nats_url")
