@@ -20,6 +20,7 @@ from temporalio.client import Client
 from api.auth import Keys
 from api.bodies import JsonRequest, check_content_type
 from api.problems import documented
+from api.streams import Streams
 from db import ledger as db_ledger
 from db.engine import tenant_transaction
 from domain.errors import Refusal
@@ -56,6 +57,7 @@ class Services:
     assets: AssetBook
     escrows: EscrowClient
     transfers: TransferClient
+    streams: Streams
 
 
 class AssetBook:

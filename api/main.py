@@ -16,6 +16,7 @@ from api import controls, escrow, events, health, identity, ledger, problems
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
+from api.streams import StreamMetrics, Streams
 from db.engine import Role, close, create_engine
 from domain.errors import Unavailable
 from kit.settings import ApiSettings
@@ -44,12 +45,20 @@ def create_app(settings: ApiSettings) -> FastAPI:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
+    stream_metrics = StreamMetrics(registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
         temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
         keys = Keys(engine)
+        streams = Streams(
+            engine,
+            settings.database_url,
+            stream_metrics,
+            most=settings.api_streams_max,
+            most_per_tenant=settings.api_streams_per_tenant_max,
+        )
         app.state.services = Services(
             engine=engine,
             temporal=temporal,
@@ -57,14 +66,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
             assets=AssetBook(),
             escrows=EscrowClient(temporal, settings.temporal_task_queue),
             transfers=TransferClient(temporal, settings.temporal_task_queue),
+            streams=streams,
         )
-        counting = asyncio.create_task(keys.run())
+        beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
             yield
         finally:
-            counting.cancel()
-            with suppress(asyncio.CancelledError):
-                await counting
+            streams.close()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             with suppress(Unavailable):
                 await keys.flush()
             await close(engine)

@@ -64,6 +64,7 @@ STATUS: dict[int, frozenset[str]] = {
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),
+    429: frozenset({"too_many_streams"}),
 }
 _STATUS_OF_CODE = {code: status for status, codes in STATUS.items() for code in codes}
 
@@ -182,7 +183,7 @@ def problem_response(
     headers = dict(headers or {})
     if status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="holdfast", ApiKey header="X-API-Key"')
-    if status == 503 or code == "idempotency_key_in_flight":
+    if status in (429, 503) or code == "idempotency_key_in_flight":
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     problem = Problem(
         type=f"urn:holdfast:problem:{code}",
