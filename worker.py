@@ -31,6 +31,9 @@ from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
+from activities.settlement.escrow import SettlementEscrowActivities
+from activities.settlement.ledger import SettlementLedgerActivities
+from activities.settlement.watch import SettlementWatchActivities
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
@@ -39,6 +42,7 @@ from kit.build import build_id
 from kit.logs import configure_logging
 from kit.settings import WorkerSettings, load
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
+from workflows.client import EscrowClient
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 
 GRACE = timedelta(seconds=10)
@@ -60,12 +64,19 @@ def create_worker(
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
     retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
+    ledger_lane, settlement_watch = SettlementLedgerActivities(tenants, doorbell), SettlementWatchActivities(engine)
+    escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
     activities: list[Any] = [
         escrow.open,
         escrow.apply,
         ledger.transfer,
         retention.delete_idempotency_keys,
         watch.resume_overdue,
+        ledger_lane.settle,
+        escrow_lane.take_up,
+        escrow_lane.deliver,
+        escrow_lane.record,
+        settlement_watch.resume_waiting,
     ]
     return Worker(
         client,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 #: Accounts and actors of our own begin like this, so no user may.
 SYSTEM_PREFIX: Final = "system:"
@@ -49,6 +49,21 @@ def escrow_step_id(escrow_id: UUID, step: str | UUID) -> str:
 def transfer_workflow_id(transfer_id: UUID) -> str:
     """The id of the workflow that carries one deposit, withdrawal or reversal."""
     return f"transfer:{transfer_id}"
+
+
+def settlement_workflow_id(tenant_id: UUID) -> str:
+    """The id of the workflow that carries a tenant's settlement commands."""
+    return f"settlement:{tenant_id}"
+
+
+def command_subject(command_id: str) -> str:
+    """What events and audit call a settlement command."""
+    return f"command:{command_id}"
+
+
+def settlement_operation_id(tenant_id: UUID, command_id: str) -> UUID:
+    """The single effect of a settlement command on an escrow: the same for every delivery of it."""
+    return uuid5(tenant_id, f"settlement:{command_id}")
 
 
 def is_user_id(text: str) -> bool:

@@ -13,8 +13,17 @@ from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
 from workflows.retention import RetentionWorkflow
+from workflows.settlement.watch import SettlementWatchWorkflow
+from workflows.settlement.workflow import SettlementWorkflow
 
-WORKFLOWS: tuple[type[Any], ...] = (EscrowWorkflow, EscrowWatchWorkflow, TransferWorkflow, RetentionWorkflow)
+WORKFLOWS: tuple[type[Any], ...] = (
+    EscrowWorkflow,
+    EscrowWatchWorkflow,
+    TransferWorkflow,
+    RetentionWorkflow,
+    SettlementWorkflow,
+    SettlementWatchWorkflow,
+)
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class
 #: exist twice. Files that define workflows are not among them.

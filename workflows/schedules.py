@@ -17,6 +17,7 @@ from temporalio.client import (
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.retention import RetentionWorkflow
+from workflows.settlement.watch import SettlementWatchWorkflow
 
 
 def schedules(task_queue: str) -> Mapping[str, Schedule]:
@@ -46,5 +47,16 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
                 time_zone_name="UTC",
             ),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(hours=1)),
+        ),
+        "holdfast:settlement-watch": Schedule(
+            action=ScheduleActionStartWorkflow(
+                SettlementWatchWorkflow.run,
+                id="settlement-watch",
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                static_summary="wake the workflows of tenants whose commands wait",
+            ),
+            spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))], time_zone_name="UTC"),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
         ),
     }
