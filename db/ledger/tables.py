@@ -97,6 +97,7 @@ ledger_transactions = Table(
     instant("effective_at", comment="when it counts"),
     recorded_at(),
     PrimaryKeyConstraint("tenant_id", "transaction_id"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     ForeignKeyConstraint(
         ["tenant_id", "reverses_id"], ["ledger_transactions.tenant_id", "ledger_transactions.transaction_id"]
     ),
@@ -133,6 +134,13 @@ ledger_legs = Table(
     minor("amount_minor", comment="positive into the pot, negative out of it"),
     Column("hold_id", PgUUID(as_uuid=True), comment="the hold that a held leg feeds or draws on"),
     PrimaryKeyConstraint("tenant_id", "transaction_id", "leg_no"),
+    # Stated and not enforced: the trigger checks both for all legs of a statement at once.
+    ForeignKeyConstraint(
+        ["tenant_id", "transaction_id"], ["ledger_transactions.tenant_id", "ledger_transactions.transaction_id"]
+    ),
+    ForeignKeyConstraint(
+        ["tenant_id", "account_id", "asset"], ["accounts.tenant_id", "accounts.account_id", "accounts.asset"]
+    ),
     ForeignKeyConstraint(
         ["tenant_id", "hold_id", "account_id"], ["holds.tenant_id", "holds.hold_id", "holds.account_id"]
     ),
