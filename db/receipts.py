@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Column, PrimaryKeyConstraint, Table, Text, text
@@ -26,11 +25,3 @@ async def find(connection: AsyncConnection, step_id: str) -> Any | None:
     """The stored result of a step of the transaction's tenant, or None when it never happened."""
     found = await connection.execute(text("SELECT result FROM receipts WHERE step_id = :step"), {"step": step_id})
     return found.scalar_one_or_none()
-
-
-async def find_many(connection: AsyncConnection, step_ids: Sequence[str]) -> dict[str, Any]:
-    """The stored results of those steps of the transaction's tenant that happened."""
-    found = await connection.execute(
-        text("SELECT step_id, result FROM receipts WHERE step_id = ANY (:steps)"), {"steps": list(step_ids)}
-    )
-    return {row.step_id: row.result for row in found}

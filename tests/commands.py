@@ -26,7 +26,7 @@ from workflows.settlement import BatchOutcome, SettlementRun, SettlementWorkflow
 
 
 def command(kind: CommandKind | str, amount_minor: int = 1_000_000, account: str = BUYER, **changes: Any) -> Command:
-    """A command in USDC under a fresh id; ``changes`` replace fields. A transfer goes to bob unless they say otherwise."""
+    """A command in USDC under a fresh id; a transfer goes to bob. ``changes`` replace fields."""
     fields: dict[str, Any] = {
         "command_id": f"cmd-{new_id()}",
         "kind": CommandKind(kind),

@@ -36,12 +36,12 @@ from activities.settlement.messages import (
 )
 from activities.settlement.outcomes import Scales, batch_audit, outcome_events, summed
 from db import escrow as escrows
-from db import receipts, settlement
+from db import settlement
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
 from db.ids import new_id
 from db.settlement import EscrowTurn
-from db.step import step
+from db.step import receipts_of, step
 from domain.errors import Refusal, Unavailable
 from domain.escrow import CLOSED, Escrow, decide
 from domain.ids import escrow_step_id, settlement_operation_id, settlement_workflow_id
@@ -81,7 +81,7 @@ class SettlementEscrowActivities:
                 return TakenUp.model_validate(opened.receipt)
             sequences = await settlement.escrow_turns(opened.connection, batch.tenant_id, limit=batch.limit)
             if not sequences:
-                opened.leave()
+                opened.skip()
                 return TakenUp(sequences=())
             await settlement.take_up(opened.connection, batch.tenant_id, sequences)
             result = TakenUp(sequences=tuple(sequences))
@@ -104,7 +104,7 @@ class SettlementEscrowActivities:
             wanted = {turn.command.escrow_id for turn in turns if turn.command.escrow_id is not None}
             found = await escrows.find_many(connection, wanted)
             # After the escrows: of one that was read before its command took effect, the receipt may tell.
-            done = await receipts.find_many(connection, [_step_id(batch.tenant_id, turn) for turn in turns])
+            done = await receipts_of(connection, batch.tenant_id, [_step_id(batch.tenant_id, turn) for turn in turns])
         delivery = _Delivery(self._desk, batch.tenant_id, found, done.keys())
         turns.sort(key=lambda turn: (str(turn.command.escrow_id), turn.sequence))
         lines = [list(line) for _, line in groupby(turns, key=lambda turn: turn.command.escrow_id)]
@@ -123,8 +123,8 @@ class SettlementEscrowActivities:
             turns = {
                 turn.sequence: turn for turn in await settlement.taken_up(opened.connection, batch.tenant_id, sequences)
             }
-            done = await receipts.find_many(
-                opened.connection, [_step_id(batch.tenant_id, turn) for turn in turns.values()]
+            done = await receipts_of(
+                opened.connection, batch.tenant_id, [_step_id(batch.tenant_id, turn) for turn in turns.values()]
             )
             outcomes = {
                 said.sequence: _outcome(said, done.get(_step_id(batch.tenant_id, turns[said.sequence])))
@@ -134,7 +134,7 @@ class SettlementEscrowActivities:
             finished = await settlement.finish(opened.connection, batch.tenant_id, outcomes)
             kept = {sequence: outcome for sequence, outcome in outcomes.items() if sequence in finished}
             if not kept:
-                opened.leave()
+                opened.skip()
                 return BatchOutcome()
             scales = await self._scales.of(opened.connection, {turn.command.asset_symbol for turn in turns.values()})
             result = summed(kept)

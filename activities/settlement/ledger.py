@@ -59,7 +59,7 @@ class SettlementLedgerActivities:
                 return BatchOutcome.model_validate(opened.receipt)
             turns = await settlement.ledger_turns(opened.connection, tenant_id, limit=batch.limit)
             if not turns:
-                opened.leave()
+                opened.skip()
                 return BatchOutcome()
             outcomes = (
                 {turn.sequence: _fault(turn.command) for turn in turns}

@@ -97,9 +97,9 @@ COMMENT ON COLUMN settlement_commands.attempts IS 'how often it was taken up';
 COMMENT ON COLUMN settlement_commands.received_at IS 'database clock';
 """
 
-#: Both lanes are read through their indexes, planned anew for each batch: of two indexes over an empty table a plan that
-#: is kept could have taken the one that is wrong for tens of thousands. One reader of a lane
-#: at a time: who waited for the lock reads what the one before committed, since each statement has its own snapshot.
+#: Both lanes are read through their indexes, planned anew for each batch: a plan that is kept chose while the table was
+#: empty, when all indexes are alike. One reader of a lane at a time: who waited for the lock reads what the one before
+#: committed, since each statement has its own snapshot.
 FUNCTIONS = """
 CREATE FUNCTION settlement_keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -185,7 +185,7 @@ CREATE POLICY tenant ON settlement_commands USING (tenant_id = current_tenant())
     WITH CHECK (tenant_id = current_tenant());
 
 CREATE TRIGGER forward_only BEFORE UPDATE ON settlement_commands FOR EACH ROW
-    WHEN (OLD.finished_at IS NOT NULL OR NEW.status = 'RECEIVED'
+    WHEN (OLD.finished_at IS NOT NULL OR NEW.status = 'RECEIVED' AND OLD.status <> 'RECEIVED'
           OR OLD.transaction_id IS NOT NULL AND NEW.transaction_id IS DISTINCT FROM OLD.transaction_id)
     EXECUTE FUNCTION settlement_keep();
 CREATE TRIGGER no_delete BEFORE DELETE OR TRUNCATE ON settlement_commands
