@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 import domain
-from domain import escrow, identity, ledger, money
+from domain import escrow, identity, ledger, money, settlement
 
 ROOM = Path(domain.__path__[0])
 CONTEXTS = {
     "escrow": (sorted((ROOM / "escrow").glob("*.py")), escrow.CODES),
     "ledger": (sorted((ROOM / "ledger").glob("*.py")), ledger.CODES),
     "identity": ([ROOM / "identity.py"], identity.CODES),
+    "settlement": ([ROOM / "settlement.py"], settlement.CODES),
     "money": ([ROOM / "money.py"], money.CODES),
 }
 
