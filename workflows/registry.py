@@ -13,6 +13,8 @@ from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
 from workflows.retention import RetentionWorkflow
+from workflows.settlement.watch import SettlementWatchWorkflow
+from workflows.settlement.workflow import SettlementWorkflow
 from workflows.transfers.chain import TransferChainWorkflow
 from workflows.transfers.watch import TransferWatchWorkflow
 from workflows.transfers.workflow import PendingTransferWorkflow
@@ -25,6 +27,8 @@ WORKFLOWS: tuple[type[Any], ...] = (
     PendingTransferWorkflow,
     TransferChainWorkflow,
     TransferWatchWorkflow,
+    SettlementWorkflow,
+    SettlementWatchWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

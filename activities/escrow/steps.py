@@ -86,7 +86,7 @@ class EscrowActivities:
             transactions = await _post(opened, request, decision)
             await escrows.update(opened.connection, request.tenant_id, before, decision.escrow)
             await opened.finish(
-                result={"version": decision.escrow.version},
+                result={"version": decision.escrow.version, "transactions": transactions},
                 audit=_audit(request, before, decision, transactions),
                 events=_events(decision, transactions),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -84,6 +85,12 @@ async def find(connection: AsyncConnection, escrow_id: UUID) -> Escrow | None:
         await connection.execute(text(_SELECT + "WHERE e.escrow_id = :escrow_id"), {"escrow_id": escrow_id})
     ).one_or_none()
     return None if row is None else to_escrow(row)
+
+
+async def find_many(connection: AsyncConnection, escrow_ids: Collection[UUID]) -> dict[UUID, Escrow]:
+    """Those of these escrows that the transaction's tenant has."""
+    rows = await connection.execute(text(_SELECT + "WHERE e.escrow_id = ANY (:ids)"), {"ids": list(escrow_ids)})
+    return {escrow.escrow_id: escrow for escrow in map(to_escrow, rows)}
 
 
 async def lock(connection: AsyncConnection, escrow_id: UUID) -> Escrow | None:

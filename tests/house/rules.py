@@ -30,7 +30,15 @@ IMPURE = {
 UNNAMED_TIMERS = {"asyncio.sleep", "asyncio.wait_for", "asyncio.timeout"}
 
 #: Where amounts are computed.
-EXACT = ("domain/", "db/ledger", "db/escrow", "activities/ledger", "activities/escrow", "activities/transfers")
+EXACT = (
+    "domain/",
+    "db/ledger",
+    "db/escrow",
+    "activities/ledger",
+    "activities/escrow",
+    "activities/transfers",
+    "db/settlement",
+)
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
@@ -53,6 +61,8 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
     "activities/relay.py": "gives committed events their position, one batch a transaction",
     "activities/retention.py": "deletes what is old, one batch a transaction",
+    "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
+    "activities/settlement/watch.py": "finds commands of every tenant that wait too long",
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",
