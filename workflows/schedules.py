@@ -17,7 +17,7 @@ from temporalio.client import (
 
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
-#RECON from workflows.reconciliation import ReconciliationSweepWorkflow, Sweep
+from workflows.reconciliation import ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
 from workflows.settlement import SettlementWatchWorkflow
 from workflows.transfers.watch import TransferWatchWorkflow
