@@ -45,6 +45,7 @@ outbox = Table(
     Index("outbox_unnumbered_idx", "outbox_id", postgresql_where=text("position IS NULL")),
     Index(None, "tenant_id", "topic", "position"),
     Index(None, "tenant_id", "position"),
+    Index("outbox_escrow_idx", "tenant_id", "subject", postgresql_where=text("starts_with(subject, 'escrow:')")),
 )
 
 

@@ -51,6 +51,11 @@ def transfer_workflow_id(transfer_id: UUID) -> str:
     return f"transfer:{transfer_id}"
 
 
+def reconciliation_workflow_id(tenant_id: UUID, run_id: UUID) -> str:
+    """The id of the workflow that compares one tenant's books once."""
+    return f"reconciliation:{tenant_id}:{run_id}"
+
+
 def is_user_id(text: str) -> bool:
     """Whether ``text`` may name a tenant's user.
 
