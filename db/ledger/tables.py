@@ -1,7 +1,7 @@
 """The ledger's tables: accounts, holds, and the transactions with their legs, which are written once and never changed.
 
-Balances are not written by anyone: a trigger on ``ledger_legs`` derives them, in the statement that inserts the legs. It
-also checks, for all legs at once, that their transactions and accounts exist; keys would look that up leg by leg.
+Balances are not written by anyone: a trigger on ``ledger_legs`` derives them, in the statement that inserts the legs.
+It also checks, for all legs at once, that their transactions and accounts exist; keys would look that up leg by leg.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ accounts = Table(
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     ForeignKeyConstraint(["asset"], ["assets.symbol"]),
     minor("min_available_minor", nullable=True, comment="a debit leaves this much available; null is no limit"),
-    minor(
-        "max_balance_minor", nullable=True, comment="a credit brings available and held together to this at most"
-    ),
+    minor("max_balance_minor", nullable=True, comment="a credit brings available and held together to this at most"),
     minor("max_debit_minor", nullable=True, comment="one posting takes at most this from what is available"),
     UniqueConstraint("tenant_id", "ref", "asset"),
     UniqueConstraint("tenant_id", "account_id", "asset"),
@@ -99,6 +97,7 @@ ledger_transactions = Table(
     instant("effective_at", comment="when it counts"),
     recorded_at(),
     PrimaryKeyConstraint("tenant_id", "transaction_id"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     ForeignKeyConstraint(
         ["tenant_id", "reverses_id"], ["ledger_transactions.tenant_id", "ledger_transactions.transaction_id"]
     ),
@@ -135,6 +134,13 @@ ledger_legs = Table(
     minor("amount_minor", comment="positive into the pot, negative out of it"),
     Column("hold_id", PgUUID(as_uuid=True), comment="the hold that a held leg feeds or draws on"),
     PrimaryKeyConstraint("tenant_id", "transaction_id", "leg_no"),
+    # Stated and not enforced: the trigger checks both for all legs of a statement at once.
+    ForeignKeyConstraint(
+        ["tenant_id", "transaction_id"], ["ledger_transactions.tenant_id", "ledger_transactions.transaction_id"]
+    ),
+    ForeignKeyConstraint(
+        ["tenant_id", "account_id", "asset"], ["accounts.tenant_id", "accounts.account_id", "accounts.asset"]
+    ),
     ForeignKeyConstraint(
         ["tenant_id", "hold_id", "account_id"], ["holds.tenant_id", "holds.hold_id", "holds.account_id"]
     ),

@@ -9,11 +9,13 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-#: The statement triggers check for all legs at once what these keys looked up leg by leg. Uniqueness that concerns few
-#: rows is indexed for those rows alone.
+#: The statement triggers check for all legs at once what these keys looked up leg by leg; they stay as what they say.
+#: Uniqueness that concerns few rows is indexed for those rows alone.
 LIGHTER = """
+ALTER TABLE ledger_transactions ALTER CONSTRAINT ledger_transactions_tenant_id_fkey NOT ENFORCED;
+ALTER TABLE ledger_legs ALTER CONSTRAINT ledger_legs_tenant_id_transaction_id_fkey NOT ENFORCED;
+ALTER TABLE ledger_legs ALTER CONSTRAINT ledger_legs_tenant_id_account_id_asset_fkey NOT ENFORCED;
 ALTER TABLE ledger_transactions
-    DROP CONSTRAINT ledger_transactions_tenant_id_fkey,
     DROP CONSTRAINT ledger_transactions_tenant_id_kind_reference_key,
     DROP CONSTRAINT ledger_transactions_tenant_id_reverses_id_key;
 DROP INDEX ledger_transactions_tenant_id_escrow_id_sequence_idx;
@@ -23,9 +25,6 @@ CREATE UNIQUE INDEX ledger_transactions_tenant_id_reverses_id_key
     ON ledger_transactions (tenant_id, reverses_id) WHERE reverses_id IS NOT NULL;
 CREATE INDEX ledger_transactions_tenant_id_escrow_id_sequence_idx
     ON ledger_transactions (tenant_id, escrow_id, sequence) WHERE escrow_id IS NOT NULL;
-ALTER TABLE ledger_legs
-    DROP CONSTRAINT ledger_legs_tenant_id_transaction_id_fkey,
-    DROP CONSTRAINT ledger_legs_tenant_id_account_id_asset_fkey;
 -- Balances change with every posting: room for their new versions on the same page keeps the indexes still.
 ALTER TABLE accounts SET (fillfactor = 60);
 """
@@ -224,16 +223,13 @@ ALTER TABLE accounts DROP COLUMN min_available_minor, DROP COLUMN max_balance_mi
 DROP INDEX ledger_transactions_tenant_id_kind_reference_key, ledger_transactions_tenant_id_reverses_id_key,
     ledger_transactions_tenant_id_escrow_id_sequence_idx;
 ALTER TABLE ledger_transactions
-    ADD CONSTRAINT ledger_transactions_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (tenant_id),
     ADD CONSTRAINT ledger_transactions_tenant_id_kind_reference_key UNIQUE (tenant_id, kind, reference),
     ADD CONSTRAINT ledger_transactions_tenant_id_reverses_id_key UNIQUE (tenant_id, reverses_id);
 CREATE INDEX ledger_transactions_tenant_id_escrow_id_sequence_idx ON ledger_transactions (tenant_id,
     escrow_id, sequence);
-ALTER TABLE ledger_legs
-    ADD CONSTRAINT ledger_legs_tenant_id_transaction_id_fkey FOREIGN KEY(tenant_id, transaction_id)
-        REFERENCES ledger_transactions (tenant_id, transaction_id),
-    ADD CONSTRAINT ledger_legs_tenant_id_account_id_asset_fkey FOREIGN KEY(tenant_id, account_id, asset)
-        REFERENCES accounts (tenant_id, account_id, asset);
+ALTER TABLE ledger_transactions ALTER CONSTRAINT ledger_transactions_tenant_id_fkey ENFORCED;
+ALTER TABLE ledger_legs ALTER CONSTRAINT ledger_legs_tenant_id_transaction_id_fkey ENFORCED;
+ALTER TABLE ledger_legs ALTER CONSTRAINT ledger_legs_tenant_id_account_id_asset_fkey ENFORCED;
 """
 
 
