@@ -29,6 +29,7 @@ from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
 from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
+from activities.reconciliation.steps import ReconciliationActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
 from db.doorbell import Doorbell
@@ -60,12 +61,18 @@ def create_worker(
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
     retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
+    reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     activities: list[Any] = [
         escrow.open,
         escrow.apply,
         ledger.transfer,
         retention.delete_idempotency_keys,
         watch.resume_overdue,
+        reconciliation.tenants,
+        reconciliation.begin,
+        reconciliation.compare,
+        reconciliation.finish,
+        reconciliation.clear,
     ]
     return Worker(
         client,

@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import escrow, events, health, identity, ledger, problems
+from api import escrow, events, health, identity, ledger, problems, reconciliation
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
@@ -20,7 +20,7 @@ from db.engine import Role, close, create_engine
 from domain.errors import Unavailable
 from kit.settings import ApiSettings
 from kit.temporal import connect
-from workflows.client import EscrowClient, TransferClient
+from workflows.client import EscrowClient, ReconciliationClient, TransferClient
 
 VERSION = "0.1.0"
 DESCRIPTION = """
@@ -56,6 +56,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             assets=AssetBook(),
             escrows=EscrowClient(temporal, settings.temporal_task_queue),
             transfers=TransferClient(temporal, settings.temporal_task_queue),
+            reconciliations=ReconciliationClient(temporal, settings.temporal_task_queue),
         )
         counting = asyncio.create_task(keys.run())
         try:
@@ -86,7 +87,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    for router in (health.routes, *escrow.ROUTERS, *ledger.ROUTERS, events.routes, *identity.ROUTERS):
+    routers = (*escrow.ROUTERS, *ledger.ROUTERS, *reconciliation.ROUTERS, events.routes, *identity.ROUTERS)
+    for router in (health.routes, *routers):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way

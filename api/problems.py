@@ -36,7 +36,16 @@ STATUS: dict[int, frozenset[str]] = {
             "role_not_allowed",
         }
     ),
-    404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"}),
+    404: frozenset(
+        {
+            "not_found",
+            "escrow_unknown",
+            "transaction_unknown",
+            "key_unknown",
+            "asset_not_found",
+            "reconciliation_unknown",
+        }
+    ),
     409: frozenset(escrow_codes.WHEN)
     | {
         "no_arbiter",

@@ -221,7 +221,8 @@ def compare_escrow(figures: EscrowFigures, at: datetime) -> Iterator[Finding]:
         yield Finding("escrow_status_differs", subject, f"it is {figures.status}, its milestones make it {wanted}")
     yield from _compare_moved(figures, subject)
     for transaction_id, what in figures.untold:
-        yield Finding("movement_untold", f"transaction:{transaction_id}", f"{subject} has no {what} that names it", what)
+        detail = f"no {what} names its transaction {transaction_id}"
+        yield Finding("movement_untold", subject, detail, f"{what} of {transaction_id}")
     due = [milestone.due_at for milestone in figures.milestones if milestone.due_at is not None]
     yield from _overdue("escrow_overdue", subject, min(due, default=None), at, frozen=figures.frozen)
 
@@ -239,9 +240,7 @@ def compare_transfer(figures: TransferFigures, at: datetime) -> Iterator[Finding
             yield Finding("transfer_hold_differs", subject, detail, part, asset, wanted_minor, found_minor)
     if figures.posted_minor != figures.credited_minor:
         detail = f"it is {figures.status}; the other account got something else"
-        yield Finding(
-            "transfer_paid_differs", subject, detail, "", asset, figures.posted_minor, figures.credited_minor
-        )
+        yield Finding("transfer_paid_differs", subject, detail, "", asset, figures.posted_minor, figures.credited_minor)
     due_at = figures.expires_at if pending else None
     yield from _overdue("transfer_overdue", subject, due_at, at, frozen=figures.frozen)
 

@@ -12,9 +12,17 @@ from domain.errors import HoldfastError
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
+from workflows.reconciliation import ReconciliationSweepWorkflow, ReconciliationWorkflow
 from workflows.retention import RetentionWorkflow
 
-WORKFLOWS: tuple[type[Any], ...] = (EscrowWorkflow, EscrowWatchWorkflow, TransferWorkflow, RetentionWorkflow)
+WORKFLOWS: tuple[type[Any], ...] = (
+    EscrowWorkflow,
+    EscrowWatchWorkflow,
+    TransferWorkflow,
+    RetentionWorkflow,
+    ReconciliationWorkflow,
+    ReconciliationSweepWorkflow,
+)
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class
 #: exist twice. Files that define workflows are not among them.

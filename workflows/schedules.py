@@ -16,6 +16,7 @@ from temporalio.client import (
 
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.reconciliation import ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
 
 
@@ -46,5 +47,35 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
                 time_zone_name="UTC",
             ),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(hours=1)),
+        ),
+        "holdfast:reconciliation": Schedule(
+            action=ScheduleActionStartWorkflow(
+                ReconciliationSweepWorkflow.run,
+                Sweep(),
+                id="reconciliation-sweep",
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                static_summary="compare what is new in every tenant's books",
+            ),
+            spec=ScheduleSpec(
+                intervals=[ScheduleIntervalSpec(every=timedelta(hours=1), offset=timedelta(minutes=17))],
+                time_zone_name="UTC",
+            ),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=30)),
+        ),
+        "holdfast:reconciliation-full": Schedule(
+            action=ScheduleActionStartWorkflow(
+                ReconciliationSweepWorkflow.run,
+                Sweep(full=True),
+                id="reconciliation-sweep-full",
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                static_summary="compare every tenant's books from the first transaction on",
+            ),
+            spec=ScheduleSpec(
+                intervals=[ScheduleIntervalSpec(every=timedelta(days=1), offset=timedelta(hours=2, minutes=37))],
+                time_zone_name="UTC",
+            ),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(hours=12)),
         ),
     }

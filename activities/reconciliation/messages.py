@@ -36,6 +36,7 @@ class ReconciliationPlan(Message):
     """What a run will compare, in this order, and whether it reads everything."""
 
     areas: tuple[str, ...]
+    began_at: datetime
     full: bool
     after_sequence: int = 0
     since: datetime | None = None

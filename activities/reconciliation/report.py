@@ -21,9 +21,7 @@ def outcome_of(compared: Sequence[AreaCompared], found: Mapping[str, tuple[int, 
     areas = {}
     for each in compared:
         explained, unexplained = found.get(each.area, (0, 0))
-        # A transaction of an escrow is a subject of its own, found while its escrow is compared.
-        checked = max(each.checked, explained + unexplained)
-        areas[each.area] = {"checked": checked, "explained": explained, "unexplained": unexplained}
+        areas[each.area] = {"checked": each.checked, "explained": explained, "unexplained": unexplained}
     checked, explained, unexplained = (
         sum(area[name] for area in areas.values()) for name in ("checked", "explained", "unexplained")
     )

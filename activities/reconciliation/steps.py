@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from prometheus_client import Counter
@@ -28,17 +29,13 @@ from activities.reconciliation.report import finished_audit, finished_events, ou
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction, transaction
 from db.reconciliation import figures, runs, sums
-from db.reconciliation.figures import Page
+from db.reconciliation.figures import Cursor, Page
 from db.step import step
 from domain import reconciliation as rules
 from domain.errors import Unavailable
 from domain.ids import reconciliation_workflow_id
 from domain.reconciliation import Finding, share_text
 
-#: How much one statement takes on. Each stays far below the database's statement limit.
-LEDGER_PAGE, KEY_PAGE, ESCROW_PAGE, DELETED_PAGE = 5_000, 2_000, 200, 20_000
-#: More new transactions than this are added to the book before balances are compared with it.
-TAIL_MAX = 5_000
 #: Closed escrows that were not touched for so long are compared by full runs only.
 LOOK_BACK = timedelta(days=1)
 SETTLE_SECONDS, SETTLE_PAUSE_SECONDS = 60.0, 0.05
@@ -49,26 +46,42 @@ _log = logging.getLogger(__name__)
 _checked = Counter("holdfast_reconciliation_checked_total", "Subjects that were compared", ["area"])
 _differs = Counter("holdfast_reconciliation_findings_total", "Subjects that differ, by run", ["area", "explained"])
 
-Judge = Callable[[AsyncConnection, str], Awaitable[tuple[int, str | None, list[Finding]]]]
+#: How many subjects a page compared, the key of the last one (None: there are no more), and what differs.
+Judged: TypeAlias = tuple[int, str | None, list[Finding]]
+Judge: TypeAlias = Callable[[CompareArea, AsyncConnection, str], Awaitable[Judged]]
+
+
+@dataclass(frozen=True, slots=True)
+class PageSizes:
+    """How much one statement takes on; each stays far below the database's statement limit.
+
+    More new transactions than ``tail`` are added to the book before balances are compared with it.
+    """
+
+    ledger: int = 5_000
+    keys: int = 2_000
+    escrows: int = 200
+    deleted: int = 20_000
+    tail: int = 5_000
 
 
 class ReconciliationActivities:
     """``tenants`` acts under row-level security, ``engine`` sees every tenant; ``doorbell`` wakes the relay."""
 
     def __init__(
-        self, tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, *, ledger_page: int = LEDGER_PAGE
+        self, tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, sizes: PageSizes = PageSizes()
     ) -> None:
         self._tenants = tenants
         self._engine = engine
         self._doorbell = doorbell
-        self._ledger_page = ledger_page
+        self._sizes = sizes
         #: What is compared, in this order; the ledger first, for balances are compared with its sums.
-        self._areas: dict[str, Callable[[CompareArea], Judge]] = {
-            "accounts": self._judge_accounts,
-            "holds": self._judge_holds,
-            "escrows": self._judge_escrows,
-            "transfers": self._judge_transfers,
-            "assets": self._judge_assets,
+        self._areas: dict[str, Judge] = {
+            "accounts": self._accounts,
+            "holds": self._holds,
+            "escrows": self._escrows,
+            "transfers": self._transfers,
+            "assets": self._assets,
         }
 
     @activity.defn(name="reconciliation.tenants")
@@ -94,6 +107,7 @@ class ReconciliationActivities:
                 await sums.begin_base(connection, tenant, run_id)
             plan = ReconciliationPlan(
                 areas=("ledger", *self._areas),
+                began_at=asked.at,
                 full=standing is None,
                 after_sequence=0 if standing is None else standing.through_sequence,
                 since=None if standing is None else asked.at - LOOK_BACK,
@@ -110,14 +124,14 @@ class ReconciliationActivities:
         """Compare one area to its end, page by page, from where the last attempt's heartbeat left off."""
         progress = _last_progress()
         if asked.area == "ledger":
-            return AreaCompared(area=asked.area, checked=await self._add_up(asked, progress))
-        judge = self._areas[asked.area](asked)
+            return AreaCompared(area=asked.area, checked=await self._add_up(asked, progress, activity.heartbeat))
+        judge = self._areas[asked.area]
         request = asked.request
         while True:
             if asked.area in {"accounts", "holds"}:
-                await self._keep_up(asked)
+                await self._keep_up(asked, progress)
             async with tenant_transaction(self._tenants, request.tenant_id) as connection:
-                checked, last, findings = await judge(connection, progress.after)
+                checked, last, findings = await judge(asked, connection, progress.after)
                 await runs.record(connection, request.tenant_id, request.run_id, asked.area, findings)
             _checked.labels(asked.area).inc(checked)
             progress = Progress(after=last or "", checked=progress.checked + checked)
@@ -170,16 +184,16 @@ class ReconciliationActivities:
         total = 0
         while True:
             async with transaction(self._engine) as connection:
-                deleted = await sums.delete_replaced(connection, request.tenant_id, limit=DELETED_PAGE)
+                deleted = await sums.delete_replaced(connection, request.tenant_id, limit=self._sizes.deleted)
             total += deleted
             activity.heartbeat(total)
-            if deleted < DELETED_PAGE:
+            if deleted < self._sizes.deleted:
                 return total
 
-    async def _add_up(self, asked: CompareArea, progress: Progress) -> int:
+    async def _add_up(self, asked: CompareArea, progress: Progress, beat: Callable[[Progress], None]) -> int:
         """Add what is settled to the book, to the number that was the highest at the start."""
         tenant, own = asked.request.tenant_id, _own(asked.request, asked.plan)
-        upto = await self._settled(tenant)
+        upto = await self._settled(tenant, lambda: beat(progress))
         after = int(progress.after or asked.plan.after_sequence)
         checked = progress.checked
         while True:
@@ -190,26 +204,30 @@ class ReconciliationActivities:
                 if base.through_sequence > after:
                     # An attempt that died after its commit, or another run on this book, added these.
                     checked += await sums.count_between(connection, tenant, after, base.through_sequence)
-                added = await sums.add_page(connection, tenant, base, upto=upto, limit=self._ledger_page)
+                added = await sums.add_page(connection, tenant, base, upto=upto, limit=self._sizes.ledger)
                 findings = [found for each in added.wrong for found in rules.compare_transaction(each)]
                 await runs.record(connection, tenant, asked.request.run_id, "ledger", findings)
             after, checked = added.through_sequence, checked + added.checked
             _checked.labels("ledger").inc(added.checked)
-            activity.heartbeat(Progress(after=str(after), checked=checked))
-            if added.checked < self._ledger_page:
+            beat(Progress(after=str(after), checked=checked))
+            if added.checked < self._sizes.ledger:
                 return checked
 
-    async def _keep_up(self, asked: CompareArea) -> None:
-        """Bring the book up to date when too much was posted since, so that comparing stays a small statement."""
+    async def _keep_up(self, asked: CompareArea, progress: Progress) -> None:
+        """Bring the book up to date when too much was posted since, so that comparing stays a small statement.
+
+        The heartbeat keeps telling how far the area is, not how far the book is.
+        """
         tenant, own = asked.request.tenant_id, _own(asked.request, asked.plan)
         async with tenant_transaction(self._tenants, tenant) as connection:
             base = await sums.find_base(connection, tenant, own)
-            tail = 0 if base is None else await sums.tail_length(connection, tenant, base, limit=TAIL_MAX + 1)
-        if base is not None and tail > TAIL_MAX:
-            await self._add_up(asked, Progress(after=str(base.through_sequence)))
+            tail = 0 if base is None else await sums.tail_length(connection, tenant, base, limit=self._sizes.tail + 1)
+        if base is not None and tail > self._sizes.tail:
+            behind = Progress(after=str(base.through_sequence))
+            await self._add_up(asked, behind, lambda _: activity.heartbeat(progress))
 
-    async def _settled(self, tenant: UUID) -> int:
-        """The highest number in sight, once nothing below it can still appear; heartbeats while it waits."""
+    async def _settled(self, tenant: UUID, beat: Callable[[], None]) -> int:
+        """The highest number in sight, once nothing below it can still appear; ``beat`` is called while it waits."""
         async with tenant_transaction(self._tenants, tenant) as connection:
             highest, mark = await sums.tip(connection, tenant)
         try:
@@ -218,55 +236,37 @@ class ReconciliationActivities:
                     async with tenant_transaction(self._tenants, tenant) as connection:
                         if await sums.is_settled(connection, mark):
                             return highest
-                    activity.heartbeat(_last_progress())
+                    beat()
                     await asyncio.sleep(SETTLE_PAUSE_SECONDS)
         except TimeoutError:
             raise Unavailable("postgres", f"a transaction was open for {SETTLE_SECONDS} s") from None
 
-    def _judge_accounts(self, asked: CompareArea) -> Judge:
-        async def judge(connection: AsyncConnection, after: str) -> tuple[int, str | None, list[Finding]]:
-            tenant, own = asked.request.tenant_id, _own(asked.request, asked.plan)
-            page = await figures.accounts_page(connection, tenant, own, after=after, limit=KEY_PAGE)
-            return _judged(page, (rules.compare_account(each) for each in page.found))
+    async def _accounts(self, asked: CompareArea, connection: AsyncConnection, after: str) -> Judged:
+        own, at = _own(asked.request, asked.plan), Cursor(after, asked.plan.began_at, self._sizes.keys)
+        page = await figures.accounts_page(connection, asked.request.tenant_id, own, at)
+        return _judged(page, (rules.compare_account(each) for each in page.found))
 
-        return judge
+    async def _holds(self, asked: CompareArea, connection: AsyncConnection, after: str) -> Judged:
+        own, at = _own(asked.request, asked.plan), Cursor(after, asked.plan.began_at, self._sizes.keys)
+        page = await figures.holds_page(connection, asked.request.tenant_id, own, at)
+        return _judged(page, (rules.compare_hold(each) for each in page.found))
 
-    def _judge_holds(self, asked: CompareArea) -> Judge:
-        async def judge(connection: AsyncConnection, after: str) -> tuple[int, str | None, list[Finding]]:
-            tenant, own = asked.request.tenant_id, _own(asked.request, asked.plan)
-            page = await figures.holds_page(connection, tenant, own, after=after, limit=KEY_PAGE)
-            return _judged(page, (rules.compare_hold(each) for each in page.found))
+    async def _escrows(self, asked: CompareArea, connection: AsyncConnection, after: str) -> Judged:
+        since, at = asked.plan.since, Cursor(after, asked.plan.began_at, self._sizes.escrows)
+        page = await figures.escrows_page(connection, asked.request.tenant_id, since, at)
+        return _judged(page, (rules.compare_escrow(each, page.clock) for each in page.found))
 
-        return judge
+    async def _transfers(self, asked: CompareArea, connection: AsyncConnection, after: str) -> Judged:
+        at = Cursor(after, asked.plan.began_at, self._sizes.keys)
+        page = await figures.transfers_page(connection, asked.request.tenant_id, at)
+        return _judged(page, (rules.compare_transfer(each, page.clock) for each in page.found))
 
-    def _judge_escrows(self, asked: CompareArea) -> Judge:
-        async def judge(connection: AsyncConnection, after: str) -> tuple[int, str | None, list[Finding]]:
-            tenant, since = asked.request.tenant_id, asked.plan.since
-            page = await figures.escrows_page(connection, tenant, since, after=after, limit=ESCROW_PAGE)
-            at = page.at
-            assert at is not None, "a page of escrows has the database's clock"
-            return _judged(page, (rules.compare_escrow(each, at) for each in page.found))
-
-        return judge
-
-    def _judge_transfers(self, asked: CompareArea) -> Judge:
-        async def judge(connection: AsyncConnection, after: str) -> tuple[int, str | None, list[Finding]]:
-            page = await figures.transfers_page(connection, asked.request.tenant_id, after=after, limit=KEY_PAGE)
-            at = page.at
-            assert at is not None, "a page of transfers has the database's clock"
-            return _judged(page, (rules.compare_transfer(each, at) for each in page.found))
-
-        return judge
-
-    def _judge_assets(self, asked: CompareArea) -> Judge:
-        async def judge(connection: AsyncConnection, after: str) -> tuple[int, str | None, list[Finding]]:
-            found = await figures.asset_sums(connection, asked.request.tenant_id)
-            return len(found), None, list(rules.compare_trial_balance(found))
-
-        return judge
+    async def _assets(self, asked: CompareArea, connection: AsyncConnection, _: str) -> Judged:
+        found = await figures.asset_sums(connection, asked.request.tenant_id)
+        return len(found), None, list(rules.compare_trial_balance(found))
 
 
-def _judged(page: Page[Any], judged: Iterable[Iterable[Finding]]) -> tuple[int, str | None, list[Finding]]:
+def _judged(page: Page[Any], judged: Iterable[Iterable[Finding]]) -> Judged:
     return page.checked, page.last, [finding for findings in judged for finding in findings]
 
 

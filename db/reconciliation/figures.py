@@ -20,6 +20,10 @@ from domain.reconciliation import AccountFigures, EscrowFigures, HoldFigures, Mi
 
 FiguresT = TypeVar("FiguresT")
 
+#: Whether a page has anything that was there when the run began; behind a page of younger rows there are only more of
+#: them, and a run that followed would never end on a busy desk.
+_OLD = "EXISTS (SELECT FROM page WHERE recorded_at <= :began)"
+
 #: Legs of the transactions that the book does not hold yet.
 _TAIL = f"""
     base AS MATERIALIZED ({BASE}),
@@ -39,7 +43,7 @@ _ACCOUNTS = text(
                coalesce(sum(amount_minor) FILTER (WHERE pot = 'held'), 0) AS held
         FROM tail GROUP BY account_id
     ), page AS MATERIALIZED (
-        SELECT account_id, ref, asset, available_minor, held_minor FROM accounts
+        SELECT account_id, ref, asset, available_minor, held_minor, recorded_at FROM accounts
         WHERE tenant_id = :tenant AND account_id > CAST(:after AS bigint) ORDER BY account_id LIMIT :limit
     ), compared AS (
         SELECT p.*, coalesce(s.available, 0) + coalesce(f.available, 0) AS available_legs,
@@ -49,8 +53,8 @@ _ACCOUNTS = text(
             ON s.tenant_id = :tenant AND s.base_id = b.base_id AND s.account_id = p.account_id
         LEFT JOIN fresh f ON f.account_id = p.account_id
     )
-    SELECT (SELECT count(*) FROM base) AS bases, (SELECT count(*) FROM page) AS checked,
-           (SELECT max(account_id)::text FROM page) AS last,
+    SELECT (SELECT count(*) FROM base) AS bases, (SELECT count(*) FROM page) AS checked, clock_timestamp() AS clock,
+           (SELECT max(account_id)::text FROM page WHERE {_OLD}) AS last,
            (SELECT jsonb_agg(to_jsonb(c)) FROM compared c
             WHERE c.available_minor <> c.available_legs OR c.held_minor <> c.held_legs) AS found
     """
@@ -62,7 +66,7 @@ _HOLDS = text(
         SELECT hold_id, sum(greatest(amount_minor, 0)) AS placed, sum(amount_minor) AS remaining
         FROM tail WHERE hold_id IS NOT NULL GROUP BY hold_id
     ), page AS MATERIALIZED (
-        SELECT hold_id, asset, escrow_id, placed_minor, remaining_minor FROM holds
+        SELECT hold_id, asset, escrow_id, placed_minor, remaining_minor, recorded_at FROM holds
         WHERE tenant_id = :tenant AND hold_id > CAST(:after AS uuid) ORDER BY hold_id LIMIT :limit
     ), compared AS (
         SELECT p.*, coalesce(s.placed, 0) + coalesce(f.placed, 0) AS placed_legs,
@@ -78,14 +82,15 @@ _HOLDS = text(
             ON s.tenant_id = :tenant AND s.base_id = b.base_id AND s.hold_id = p.hold_id
         LEFT JOIN fresh f ON f.hold_id = p.hold_id
     )
-    SELECT (SELECT count(*) FROM base) AS bases, (SELECT count(*) FROM page) AS checked,
-           (SELECT max(hold_id::text) FROM page) AS last,
+    SELECT (SELECT count(*) FROM base) AS bases, (SELECT count(*) FROM page) AS checked, clock_timestamp() AS clock,
+           (SELECT max(hold_id::text) FROM page WHERE {_OLD}) AS last,
            (SELECT jsonb_agg(to_jsonb(c)) FROM compared c
             WHERE c.placed_minor <> c.placed_legs OR c.remaining_minor <> c.remaining_legs
                OR (c.remaining_minor <> 0 AND NOT c.owned)) AS found
     """
 )
 
+_SEEN = "EXISTS (SELECT FROM seen WHERE recorded_at <= :began)"
 _FROZEN = """EXISTS (
     SELECT FROM freezes f WHERE f.tenant_id = :tenant AND f.lifted_at IS NULL AND CASE f.scope
         WHEN 'tenant' THEN true WHEN 'asset' THEN f.ref = {asset} ELSE f.ref IN ({accounts}) END
@@ -143,11 +148,12 @@ _ESCROWS = text(
         SELECT p.escrow_id, p.status, p.asset, p.buyer_user_id, p.seller_user_id, p.fee_account,
                p.buyer_fee_basis_points, p.seller_fee_basis_points, parts.milestones, moved.moved, untold.untold,
                {_FROZEN.format(asset="p.asset", accounts="p.buyer_user_id, p.seller_user_id, p.fee_account")} AS frozen
-        FROM page p LEFT JOIN parts USING (escrow_id) LEFT JOIN moved USING (escrow_id) LEFT JOIN untold USING (escrow_id)
+        FROM page p LEFT JOIN parts USING (escrow_id) LEFT JOIN moved USING (escrow_id)
+        LEFT JOIN untold USING (escrow_id)
     )
-    SELECT 1 AS bases, (SELECT count(*) FROM page) AS checked, clock_timestamp() AS at,
-           CASE WHEN (SELECT count(*) FROM page) = :limit THEN (SELECT max(escrow_id::text) FROM page)
-                ELSE (SELECT max(escrow_id::text) FROM seen) END AS last,
+    SELECT 1 AS bases, (SELECT count(*) FROM page) AS checked, clock_timestamp() AS clock,
+           CASE WHEN (SELECT count(*) FROM page) = :limit THEN (SELECT max(escrow_id::text) FROM page WHERE {_OLD})
+                ELSE (SELECT max(escrow_id::text) FROM seen WHERE {_SEEN}) END AS last,
            (SELECT jsonb_agg(to_jsonb(f)) FROM figures f) AS found
     """
 )
@@ -167,8 +173,8 @@ _TRANSFERS = text(
                {_FROZEN.format(asset="p.asset", accounts="p.debit_ref, p.credit_ref")} AS frozen
         FROM page p LEFT JOIN holds h ON h.tenant_id = :tenant AND h.hold_id = p.transfer_id
     )
-    SELECT 1 AS bases, (SELECT count(*) FROM page) AS checked, clock_timestamp() AS at,
-           (SELECT max(transfer_id::text) FROM page) AS last,
+    SELECT 1 AS bases, (SELECT count(*) FROM page) AS checked, clock_timestamp() AS clock,
+           (SELECT max(transfer_id::text) FROM page WHERE {_OLD}) AS last,
            (SELECT jsonb_agg(to_jsonb(f)) FROM figures f) AS found
     """
 )
@@ -177,12 +183,21 @@ _TRANSFERS = text(
 @dataclass(frozen=True, slots=True)
 class Page(Generic[FiguresT]):
     """How many subjects were compared, the key of the last one (None: there are no more), what is to be judged, and
-    the database's clock where time matters."""
+    the database's clock."""
 
     checked: int
     last: str | None
     found: Sequence[FiguresT]
-    at: datetime | None = None
+    clock: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page starts (behind the key ``after``, empty at the start), when the run began, how much it may hold."""
+
+    after: str
+    began: datetime
+    limit: int
 
 
 class BaseMissing(RuntimeError):
@@ -190,69 +205,77 @@ class BaseMissing(RuntimeError):
 
 
 async def accounts_page(
-    connection: AsyncConnection, tenant: UUID, own: UUID | None, *, after: str, limit: int
+    connection: AsyncConnection, tenant: UUID, own: UUID | None, at: Cursor
 ) -> Page[AccountFigures]:
-    """Accounts behind ``after`` (empty at the start) whose balances are not the sums of their legs."""
-    row = await _page(connection, _ACCOUNTS, tenant, after or "0", limit, own=own)
+    """Accounts behind the cursor whose balances are not the sums of their legs."""
+    row = await _page(connection, _ACCOUNTS, tenant, at, own=own)
     found = [
         AccountFigures(
             each["ref"],
             each["asset"],
-            *(int(each[name]) for name in ("available_minor", "held_minor", "available_legs", "held_legs")),
+            int(each["available_minor"]),
+            int(each["held_minor"]),
+            int(each["available_legs"]),
+            int(each["held_legs"]),
         )
         for each in row.found or ()
     ]
-    return Page(int(row.checked), row.last, found)
+    return Page(int(row.checked), row.last, found, row.clock)
 
 
-async def holds_page(
-    connection: AsyncConnection, tenant: UUID, own: UUID | None, *, after: str, limit: int
-) -> Page[HoldFigures]:
-    """Holds behind ``after`` that are not the sums of their legs, or hold money for nobody."""
-    row = await _page(connection, _HOLDS, tenant, after or _FIRST, limit, own=own)
+async def holds_page(connection: AsyncConnection, tenant: UUID, own: UUID | None, at: Cursor) -> Page[HoldFigures]:
+    """Holds behind the cursor that are not the sums of their legs, or hold money for nobody."""
+    row = await _page(connection, _HOLDS, tenant, at, own=own)
     found = [
         HoldFigures(
             UUID(each["hold_id"]),
             each["asset"],
-            *(int(each[name]) for name in ("placed_minor", "remaining_minor", "placed_legs", "remaining_legs")),
-            owned=each["owned"],
+            int(each["placed_minor"]),
+            int(each["remaining_minor"]),
+            int(each["placed_legs"]),
+            int(each["remaining_legs"]),
+            each["owned"],
         )
         for each in row.found or ()
     ]
-    return Page(int(row.checked), row.last, found)
+    return Page(int(row.checked), row.last, found, row.clock)
 
 
 async def escrows_page(
-    connection: AsyncConnection, tenant: UUID, since: datetime | None, *, after: str, limit: int
+    connection: AsyncConnection, tenant: UUID, since: datetime | None, at: Cursor
 ) -> Page[EscrowFigures]:
-    """Escrows behind ``after``: all, or those that are open, were closed after ``since``, or differed before."""
-    given = {"since": since, "scan": limit * _SCANNED_PER_ESCROW}
-    row = await _page(connection, _ESCROWS, tenant, after or _FIRST, limit, **given)
-    return Page(int(row.checked), row.last, [_escrow(each) for each in row.found or ()], row.at)
+    """Escrows behind the cursor: all, or those that are open, were closed after ``since``, or differed before."""
+    given = {"since": since, "scan": at.limit * _SCANNED_PER_ESCROW}
+    row = await _page(connection, _ESCROWS, tenant, at, **given)
+    return Page(int(row.checked), row.last, [_escrow(each) for each in row.found or ()], row.clock)
 
 
-async def transfers_page(
-    connection: AsyncConnection, tenant: UUID, *, after: str, limit: int
-) -> Page[TransferFigures]:
-    """Transfers in two phases behind ``after``, each with its hold and what it paid."""
-    row = await _page(connection, _TRANSFERS, tenant, after or _FIRST, limit)
+async def transfers_page(connection: AsyncConnection, tenant: UUID, at: Cursor) -> Page[TransferFigures]:
+    """Transfers in two phases behind the cursor, each with its hold and what it paid."""
+    row = await _page(connection, _TRANSFERS, tenant, at)
     found = [
         TransferFigures(
             UUID(each["transfer_id"]),
             each["status"],
             each["asset"],
-            *(int(each[name]) for name in ("amount_minor", "posted", "credited", "placed", "remaining")),
-            expires_at=_instant(each["expires_at"]),
-            frozen=each["frozen"],
+            int(each["amount_minor"]),
+            int(each["posted"]),
+            int(each["credited"]),
+            int(each["placed"]),
+            int(each["remaining"]),
+            _instant(each["expires_at"]),
+            each["frozen"],
         )
         for each in row.found or ()
     ]
-    return Page(int(row.checked), row.last, found, row.at)
+    return Page(int(row.checked), row.last, found, row.clock)
 
 
 async def asset_sums(connection: AsyncConnection, tenant: UUID) -> dict[str, int]:
     """The sum of all balances, per asset that the tenant ever had."""
-    query = text("SELECT asset, sum(available_minor + held_minor) FROM accounts WHERE tenant_id = :tenant GROUP BY asset")
+    query = text(
+        "SELECT asset, sum(available_minor + held_minor) FROM accounts WHERE tenant_id = :tenant GROUP BY asset"
+    )
     return {row[0]: int(row[1]) for row in await connection.execute(query, {"tenant": tenant})}
 
 
@@ -261,10 +284,11 @@ _FIRST = str(UUID(int=0))
 _SCANNED_PER_ESCROW = 50
 
 
-async def _page(connection: AsyncConnection, query: Any, tenant: UUID, after: str, limit: int, **more: Any) -> Any:
+async def _page(connection: AsyncConnection, query: Any, tenant: UUID, at: Cursor, **more: Any) -> Any:
     await keys_only(connection)
-    key: Any = int(after) if after.isdecimal() else UUID(after)
-    row = (await connection.execute(query, {"tenant": tenant, "after": key, "limit": limit, **more})).one()
+    key = int(at.after or 0) if query is _ACCOUNTS else UUID(at.after or _FIRST)
+    given = {"tenant": tenant, "after": key, "began": at.began, "limit": at.limit, **more}
+    row = (await connection.execute(query, given)).one()
     if not row.bases:
         raise BaseMissing(f"tenant {tenant}, run {more.get('own')}")
     return row

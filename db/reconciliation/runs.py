@@ -35,7 +35,8 @@ _RECORD = text(
 
 _COUNTS = text(
     """
-    SELECT area, count(*) FILTER (WHERE unexplained) AS unexplained, count(*) FILTER (WHERE NOT unexplained) AS explained
+    SELECT area, count(*) FILTER (WHERE unexplained) AS unexplained,
+           count(*) FILTER (WHERE NOT unexplained) AS explained
     FROM (
         SELECT area, subject, bool_or(explanation IS NULL) AS unexplained FROM reconciliation_findings
         WHERE tenant_id = :tenant AND last_run_id = :run GROUP BY area, subject
@@ -115,7 +116,8 @@ async def begin_run(connection: AsyncConnection, tenant: UUID, run_id: UUID, *, 
     await connection.execute(
         text(
             "UPDATE reconciliation_runs SET status = 'failed', finished_at = :at, failure = 'its workflow was lost'"
-            " WHERE tenant_id = :tenant AND status = 'running' AND started_at < :at - interval '1 day'"
+            " WHERE tenant_id = :tenant AND status = 'running'"
+            " AND started_at < CAST(:at AS timestamptz) - interval '1 day'"
         ),
         {"tenant": tenant, "at": at},
     )
@@ -148,9 +150,7 @@ async def record(
         }
         for finding in findings
     ]
-    await connection.execute(
-        _RECORD, {"tenant": tenant, "run": run_id, "area": area, "findings": json.dumps(rows)}
-    )
+    await connection.execute(_RECORD, {"tenant": tenant, "run": run_id, "area": area, "findings": json.dumps(rows)})
 
 
 async def count_findings(connection: AsyncConnection, tenant: UUID, run_id: UUID) -> dict[str, tuple[int, int]]:

@@ -129,8 +129,7 @@ async def tail_length(connection: AsyncConnection, tenant: UUID, base: Base, *, 
 async def count_between(connection: AsyncConnection, tenant: UUID, after: int, upto: int) -> int:
     """How many transactions have a number above ``after`` and up to ``upto``."""
     query = text(
-        "SELECT count(*) FROM ledger_transactions"
-        " WHERE tenant_id = :tenant AND sequence > :after AND sequence <= :upto"
+        "SELECT count(*) FROM ledger_transactions WHERE tenant_id = :tenant AND sequence > :after AND sequence <= :upto"
     )
     return int(await connection.scalar(query, {"tenant": tenant, "after": after, "upto": upto}) or 0)
 

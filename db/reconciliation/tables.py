@@ -68,7 +68,9 @@ reconciliation_findings = Table(
     instant("resolved_at", nullable=True, comment="when a run no longer found it"),
     recorded_at(),
     PrimaryKeyConstraint("tenant_id", "finding_id"),
-    ForeignKeyConstraint(["tenant_id", "first_run_id"], ["reconciliation_runs.tenant_id", "reconciliation_runs.run_id"]),
+    ForeignKeyConstraint(
+        ["tenant_id", "first_run_id"], ["reconciliation_runs.tenant_id", "reconciliation_runs.run_id"]
+    ),
     Index(
         "reconciliation_findings_open_key",
         "tenant_id",

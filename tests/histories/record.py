@@ -19,11 +19,12 @@ from temporalio.testing import TimeSkipper
 
 from db.ids import new_id
 from domain.errors import Refusal
-from domain.ids import transfer_workflow_id
+from domain.ids import reconciliation_workflow_id, transfer_workflow_id
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
+from workflows.client import ReconciliationClient
 from workflows.escrow import (
     ApproveMessage,
     CancelMessage,
@@ -35,6 +36,7 @@ from workflows.escrow import (
     ResolveMessage,
 )
 from workflows.ledger import TransferKind
+from workflows.reconciliation import ReconcileTenant, ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
 
 HISTORIES = Path(__file__).resolve().parent
@@ -181,6 +183,24 @@ async def retention(desk: Desk) -> list[Run]:
     return [await _ended(run)]
 
 
+async def reconciliation(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 5)
+    request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
+    await ReconciliationClient(desk.client, TASK_QUEUE).begin(request, summary="a story")
+    return [await _ended(desk.client.get_workflow_handle(reconciliation_workflow_id(desk.tenant, request.run_id)))]
+
+
+async def reconciliation_sweep(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 5)
+    run = await desk.client.start_workflow(
+        ReconciliationSweepWorkflow.run,
+        Sweep(full=True, after=UUID(int=desk.tenant.int - 1)),
+        id=f"reconciliation-sweep:{new_id()}",
+        task_queue=TASK_QUEUE,
+    )
+    return [await _ended(run)]
+
+
 STORIES: dict[str, Story] = {
     story.__name__: story
     for story in (
@@ -199,6 +219,8 @@ STORIES: dict[str, Story] = {
         refused_withdrawal,
         reversal,
         retention,
+        reconciliation,
+        reconciliation_sweep,
     )
 }
 

@@ -30,12 +30,12 @@ IMPURE = {
 UNNAMED_TIMERS = {"asyncio.sleep", "asyncio.wait_for", "asyncio.timeout"}
 
 #: Where amounts are computed.
-EXACT = ("domain/", "db/ledger", "db/escrow", "activities/ledger", "activities/escrow")
+EXACT = ("domain/", "db/ledger", "db/escrow", "db/reconciliation", "activities/ledger", "activities/escrow")
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay and to retention",
+    "worker.py": "hands it to the relay, to retention and to reconciliation",
     "tools/tenants.py": "makes tenants and their first keys",
 }
 
@@ -47,6 +47,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/escrow/steps.py": "reads an escrow that is recorded already, before it opens a step",
     "activities/escrow/watch.py": "finds overdue escrows of every tenant",
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
+    "activities/reconciliation/steps.py": "reads and adds up the books page by page; begins and ends a run by steps",
     "activities/relay.py": "gives committed events their position, one batch a transaction",
     "activities/retention.py": "deletes what is old, one batch a transaction",
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
