@@ -180,7 +180,7 @@ class _Reconciliation:
         workflow_id = reconciliation_workflow_id(request.tenant_id, request.run_id)
         structlog.contextvars.bind_contextvars(workflow_id=workflow_id)
         summary = f"{self._body.extent} reconciliation, asked for by key {self._call.principal.key_id}"
-        await self._call.services.reconciliations.begin(request, summary=summary)
+        await self._call.services.reconciliations.start(request, summary=summary)
 
     async def answer(self, connection: AsyncConnection) -> Answer:
         """202 and the run as it is recorded."""

@@ -204,7 +204,7 @@ class TransferClient(_Caller):
 class ReconciliationClient(_Caller):
     """Has a tenant's books compared."""
 
-    async def begin(self, request: ReconcileTenant, *, summary: str) -> None:
+    async def start(self, request: ReconcileTenant, *, summary: str) -> None:
         """Start a run and wait until it is recorded. The same ``run_id`` is one run."""
         begun: Any = ReconciliationWorkflow.begun
         async with self._answered():

@@ -47,10 +47,6 @@ NEVER_WRITTEN = [
     ("escrow_milestones", "amount_minor"),
     ("idempotency_keys", "fingerprint"),
     ("idempotency_keys", "operation_id"),
-    ("reconciliation_runs", "started_at"),
-    ("reconciliation_findings", "code"),
-    ("reconciliation_findings", "subject"),
-    ("reconciliation_findings", "first_run_id"),
 ]
 UNCHANGING = ["ledger_transactions", "ledger_legs", "audit_log", "receipts", "tenants", "assets", "alembic_version"]
 QUERIES = 1_000

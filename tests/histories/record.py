@@ -186,7 +186,7 @@ async def retention(desk: Desk) -> list[Run]:
 async def reconciliation(desk: Desk) -> list[Run]:
     await desk.deposit(BUYER, 5)
     request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
-    await ReconciliationClient(desk.client, TASK_QUEUE).begin(request, summary="a story")
+    await ReconciliationClient(desk.client, TASK_QUEUE).start(request, summary="a story")
     return [await _ended(desk.client.get_workflow_handle(reconciliation_workflow_id(desk.tenant, request.run_id)))]
 
 

@@ -42,8 +42,8 @@ async def test_an_operator_sees_what_was_compared(desk: Desk, owner_engine: Asyn
     await tamper(owner_engine, DETACH, tenant=desk.tenant)
     request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
     client = ReconciliationClient(desk.client, TASK_QUEUE)
-    await client.begin(request, summary="a test")
-    assert len(await desk.sql("SELECT 1 FROM reconciliation_runs")) == 1, "it is recorded when begin() returns"
+    await client.start(request, summary="a test")
+    assert len(await desk.sql("SELECT 1 FROM reconciliation_runs")) == 1, "it is recorded when start() returns"
     handle = desk.client.get_workflow_handle(
         reconciliation_workflow_id(desk.tenant, request.run_id), result_type=ReconciliationOutcome
     )
@@ -84,7 +84,7 @@ async def test_a_worker_that_dies_leaves_its_place_to_the_next(
     first = asyncio.create_task(another().run())
     await make_current(temporal, Build(deployment, "1"))
     request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
-    await ReconciliationClient(temporal, queue).begin(request, summary="a test")
+    await ReconciliationClient(temporal, queue).start(request, summary="a test")
 
     async def adding() -> bool:
         return bool(await desk.sql("SELECT 1 FROM reconciliation_bases WHERE through_sequence > 0"))
@@ -110,7 +110,7 @@ async def test_a_run_that_cannot_go_on_says_why(desk: Desk, owner_engine: AsyncE
     async with transaction(owner_engine) as connection:
         # Somebody who writes, and stays: the run waits until nothing older can still appear.
         await connection.execute(text("SELECT pg_current_xact_id()"))
-        await ReconciliationClient(desk.client, TASK_QUEUE).begin(request, summary="a test")
+        await ReconciliationClient(desk.client, TASK_QUEUE).start(request, summary="a test")
         await tamper(owner_engine, "DELETE FROM reconciliation_bases WHERE tenant_id = :tenant", tenant=desk.tenant)
     handle = desk.client.get_workflow_handle(reconciliation_workflow_id(desk.tenant, request.run_id))
     with pytest.raises(WorkflowFailureError):
@@ -125,11 +125,11 @@ async def test_the_same_run_is_begun_once(desk: Desk) -> None:
     await desk.deposit(BUYER, 5)
     client = ReconciliationClient(desk.client, TASK_QUEUE)
     request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
-    await asyncio.gather(*(client.begin(request, summary="a test") for _ in range(5)), return_exceptions=True)
+    await asyncio.gather(*(client.start(request, summary="a test") for _ in range(5)), return_exceptions=True)
     handle = desk.client.get_workflow_handle(reconciliation_workflow_id(desk.tenant, request.run_id))
     await handle.result()
     with suppress(Unavailable):
-        await client.begin(request, summary="again, when it is over")
+        await client.start(request, summary="again, when it is over")
     assert len(await desk.sql("SELECT 1 FROM reconciliation_runs")) == 1
     [(runs, audits)] = await desk.sql(
         "SELECT (SELECT count(*) FROM outbox WHERE type = 'ledger.reconciled'),"
