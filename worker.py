@@ -34,6 +34,7 @@ from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
 from activities.ports import Publisher
 from activities.publishing import Publishing, consumer_name
+from activities.reconciliation.steps import ReconciliationActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
 from activities.settlement.escrow import SettlementEscrowActivities
@@ -78,6 +79,7 @@ def create_worker(
     pending, chain = PendingTransferActivities(tenants, doorbell), ChainActivities(tenants, doorbell)
     ledger_lane, settlement_watch = SettlementLedgerActivities(tenants, doorbell), SettlementWatchActivities(engine)
     escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
+    reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     activities: list[Any] = [
         escrow.open,
         escrow.apply,
@@ -93,6 +95,11 @@ def create_worker(
         escrow_lane.deliver,
         escrow_lane.record,
         settlement_watch.resume_waiting,
+        reconciliation.tenants,
+        reconciliation.begin,
+        reconciliation.compare,
+        reconciliation.finish,
+        reconciliation.clear,
     ]
     return Worker(
         client,

@@ -47,6 +47,7 @@ outbox = Table(
     Index("outbox_position_key", "position", unique=True, postgresql_where=text("position IS NOT NULL")),
     Index(None, "tenant_id", "topic", "position", postgresql_where=text("position IS NOT NULL")),
     Index(None, "tenant_id", "position", postgresql_where=text("position IS NOT NULL")),
+    Index("outbox_escrow_idx", "tenant_id", "subject", postgresql_where=text("starts_with(subject, 'escrow:')")),
 )
 
 

@@ -23,10 +23,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.failures import refusal_of, unavailable_of
 from domain.errors import Unavailable
-from domain.ids import chain_workflow_id, escrow_workflow_id, transfer_workflow_id
+from domain.ids import chain_workflow_id, escrow_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, Waiting
 from workflows.ledger import TransferOutcome, TransferRequest, TransferWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.reconciliation import RUN_LIMIT, ReconcileTenant, ReconciliationWorkflow
 from workflows.search import attributes
 from workflows.transfers import (
     ChainOutcome,
@@ -300,6 +301,31 @@ class TransferClient(_Caller):
                 users=() if terms is None else (terms.source, terms.target),
             ),
         )
+
+
+class ReconciliationClient(_Caller):
+    """Has a tenant's books compared."""
+
+    async def start(self, request: ReconcileTenant, *, summary: str) -> None:
+        """Start a run and wait until it is recorded. The same ``run_id`` is one run."""
+        begun: Any = ReconciliationWorkflow.begun
+        async with self._answered():
+            await self._client.execute_update_with_start_workflow(
+                begun,
+                id="begun",
+                start_workflow_operation=WithStartWorkflowOperation(
+                    ReconciliationWorkflow.run,
+                    request,
+                    id=reconciliation_workflow_id(request.tenant_id, request.run_id),
+                    task_queue=self._task_queue,
+                    task_timeout=TASK_TIMEOUT,
+                    execution_timeout=RUN_LIMIT,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    static_summary=summary,
+                    search_attributes=attributes(request.tenant_id),
+                ),
+            )
 
 
 @asynccontextmanager

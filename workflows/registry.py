@@ -12,6 +12,7 @@ from domain.errors import HoldfastError
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
+from workflows.reconciliation import ReconciliationSweepWorkflow, ReconciliationWorkflow
 from workflows.retention import RetentionWorkflow
 from workflows.settlement.watch import SettlementWatchWorkflow
 from workflows.settlement.workflow import SettlementWorkflow
@@ -29,6 +30,8 @@ WORKFLOWS: tuple[type[Any], ...] = (
     TransferWatchWorkflow,
     SettlementWorkflow,
     SettlementWatchWorkflow,
+    ReconciliationWorkflow,
+    ReconciliationSweepWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

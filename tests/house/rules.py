@@ -43,7 +43,7 @@ EXACT = (
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay and to retention",
+    "worker.py": "hands it to the relay, to retention and to reconciliation",
     "tools/tenants.py": "makes tenants and their first keys",
 }
 
@@ -59,6 +59,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/transfers/steps.py": "reads a transfer that is recorded already, and what its reference names",
     "activities/transfers/watch.py": "finds overdue transfers of every tenant",
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
+    "activities/reconciliation/steps.py": "reads and adds up the books page by page; begins and ends a run by steps",
     "activities/relay.py": "gives committed events their position, one batch a transaction",
     "activities/retention.py": "deletes what is old, one batch a transaction",
     "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
