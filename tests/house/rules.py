@@ -38,6 +38,8 @@ EXACT = (
     "activities/escrow",
     "activities/transfers",
     "db/settlement",
+    "db/reconciliation",
+    "db/transfers",
 )
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
