@@ -1,0 +1,294 @@
+"""One soak: a stack, clients that work with it, damage done to it meanwhile, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from kit.temporal import connect
+from tests.soak import verdict
+from tests.soak.chaos import Chaos, Kill
+from tests.soak.client import Client, NoAnswer
+from tests.soak.feed import CursorReader
+from tests.soak.fleet import ROLES, Fleet
+from tests.soak.savers import save
+from tests.soak.stories import STORIES, Pace, Play, Record
+from tools.local.process import tail
+
+REPORT_SECONDS = 15.0
+SETTLE_SECONDS = 150.0
+VERDICT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is asked for, for how long, and how often something is killed meanwhile."""
+
+    seed: str
+    kills: int
+    seconds: float
+    escrows: int
+    savers: int
+    commands: int
+
+    @property
+    def pace(self) -> Pace:
+        """Clients of a long soak take longer to think, so that all of it is under fire."""
+        think = min(4.0, self.seconds / 20)
+        return Pace(think_seconds_max=think, deadline_seconds=min(30.0, self.seconds / 4))
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a client asks for one answer: the load, and the time in which everything comes back."""
+        return self.seconds + SETTLE_SECONDS
+
+
+@dataclass(slots=True)
+class Result:
+    """What happened."""
+
+    size: Size
+    kills: Counter[str] = field(default_factory=Counter)
+    breaks: Counter[str] = field(default_factory=Counter)
+    recoveries: dict[str, list[float]] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    retries: dict[str, int] = field(default_factory=dict)
+    endings: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Soak:
+    """Runs one soak below ``folder``."""
+
+    def __init__(self, size: Size, folder: Path, say: Callable[[str], None]) -> None:
+        self.size = size
+        self.result = Result(size)
+        self.record = Record()
+        self._folder = folder
+        self._began = time.monotonic()
+        self._tell = say
+
+    def say(self, text: str) -> None:
+        """A line with the time since the start."""
+        self._tell(f"{time.monotonic() - self._began:7.1f} s  {text}")
+
+    async def run(self) -> Result:
+        """All of it, within its bounds."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        limit = 180 + self.size.seconds * 2 + 2 * SETTLE_SECONDS + VERDICT_SECONDS
+        async with asyncio.timeout(limit), Fleet(self._folder, self.say) as fleet:
+            await self._under_fire(fleet)
+        return self.result
+
+    async def _under_fire(self, fleet: Fleet) -> None:
+        size = self.size
+        client = Client(
+            fleet.api_url,
+            fleet.api_key,
+            self._folder / "journal.jsonl",
+            self._chance("client"),
+            patience_seconds=size.patience_seconds,
+        )
+        readers = [CursorReader(fleet.api_url, fleet.api_key, self._chance("feed"))]
+        chaos = Chaos(fleet, size.seed, size.kills, size.seconds, self.say)
+        beside = [asyncio.create_task(reader.run()) for reader in readers]
+        beside.append(asyncio.create_task(self._report(client, chaos)))
+        try:
+            began = time.monotonic()
+            await self._all_of(chaos.run(), self._load(client))
+            self.result.numbers["seconds under fire"] = round(time.monotonic() - began, 1)
+            self.say("everything was answered; waiting for the clock and the feed")
+            await self._settle(fleet)
+            await client.repeat_some()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            for reader in readers:
+                await reader.catch_up()
+            await self._judge(fleet, client, readers)
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            self._sum_up(fleet, client, chaos)
+            await client.close()
+            for reader in readers:
+                await reader.close()
+
+    async def _load(self, client: Client) -> None:
+        """All clients; each begins at an instant of its own."""
+        size, chance = self.size, self._chance("arrivals")
+
+        async def arrive(work: Awaitable[None]) -> None:
+            await asyncio.sleep(chance.uniform(0, size.seconds * 0.85))
+            await work
+
+        async def live(number: int) -> None:
+            play = Play(number, client, self.record, size.pace, size.seed)
+            await STORIES[number % len(STORIES)](play)
+
+        pause = size.pace.think_seconds_max
+        await self._all_of(
+            *(arrive(live(number)) for number in range(size.escrows)),
+            *(arrive(save(n, client, self.record, size.seed, pause_seconds_max=pause)) for n in range(size.savers)),
+        )
+
+    async def _all_of(self, *works: Awaitable[None]) -> None:
+        """Let all of them end; what one of them meets does not stop the others, and is part of the verdict."""
+        for met in await asyncio.gather(*works, return_exceptions=True):
+            if isinstance(met, NoAnswer | AssertionError):
+                self.result.wrong.append(f"{type(met).__name__}: {met}")
+            elif isinstance(met, BaseException):
+                raise met
+
+    async def _settle(self, fleet: Fleet) -> None:
+        """Wait until every deadline has had its effect and every event its place, with a limit."""
+        clocked = [escrow.escrow_id for escrow in self.record.escrows if escrow.clock_runs]
+        for escrow in self.record.escrows:
+            escrow.pass_time()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            waiting = await asyncio.to_thread(_waiting, fleet.database_url, clocked)
+            if not any(waiting.values()):
+                return
+            await asyncio.sleep(0.5)
+        self.result.wrong.append(f"not settled after {SETTLE_SECONDS:g} s: {waiting}")
+
+    async def _judge(self, fleet: Fleet, client: Client, readers: list[CursorReader]) -> None:
+        record = self.record
+        async with asyncio.timeout(VERDICT_SECONDS):
+            self._wrong(verdict.answers(client.requests))
+            self._wrong(verdict.races(record.races_won))
+            self._wrong(await verdict.escrows(client, record.escrows))
+            self._wrong(await verdict.trial_balance(client))
+            self._wrong(verdict.workflows(await _running(fleet.stack.temporal_address), record.escrows))
+            with psycopg.connect(fleet.database_url) as connection:
+                self._wrong(verdict.balances(connection, verdict.books_of(record)))
+                self._wrong(verdict.transfers(connection, record.transfers))
+                self._wrong(verdict.versions(connection, record.escrows))
+                self._wrong(verdict.impossible(connection))
+                for reader in readers:
+                    self._wrong(verdict.feed(connection, type(reader).__name__, reader.ids))
+                    self._wrong(reader.faults)
+                    self.result.numbers["events"] = len(reader.ids)
+                    self.result.numbers["feed requests lost"] = reader.failures
+        self._wrong(record.surprises)
+        self._wrong(client.tally.faults)
+
+    def _wrong(self, found: Iterable[str]) -> None:
+        self.result.wrong += found
+
+    def _sum_up(self, fleet: Fleet, client: Client, chaos: Chaos) -> None:
+        result, tally = self.result, client.tally
+        result.kills = Counter(kill.role for kill in chaos.kills)
+        result.breaks = chaos.breaks
+        result.retries = dict(sorted(tally.retries.items(), key=lambda entry: -entry[1]))
+        for kill in chaos.kills:
+            back = recovery(kill, tally.effects)
+            if back is not None:
+                result.recoveries.setdefault(kill.role, []).append(back)
+        for ward in fleet.wards.values():
+            for ending in ward.endings:
+                result.endings[f"{ending.role} {ending.status}"] += 1
+                if not ending.excused:
+                    result.wrong.append(f"{ending.role} ended by itself with {ending.status}:\n{ending.log}")
+        escrows = self.record.escrows
+        result.numbers |= {
+            "requests": len(client.requests),
+            "attempts": tally.attempts,
+            "answers from the store": tally.replayed,
+            "escrows": len(escrows),
+            "escrows by status": dict(Counter(escrow.status for escrow in escrows)),
+            "commands on escrows accepted": sum(escrow.accepted for escrow in escrows),
+            "deposits and withdrawals": len(self.record.transfers),
+        }
+
+    async def _report(self, client: Client, chaos: Chaos) -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            answered = sum(bool(request.answers) for request in client.requests)
+            retried = sum(client.tally.retries.values())
+            self.say(f"{answered} of {len(client.requests)} answered, {retried} retries, {len(chaos.kills)} kills")
+
+    def _chance(self, name: str) -> random.Random:
+        return random.Random(f"{self.size.seed}:{name}")  # noqa: S311 - no secret
+
+
+def recovery(kill: Kill, effects: list[tuple[float, float]]) -> float | None:
+    """Seconds from a kill to the end of the first effect of a request that was sent after it."""
+    ends = [ended for began, ended in effects if began > kill.at_seconds]
+    return min(ends) - kill.at_seconds if ends else None
+
+
+def _waiting(database_url: str, clocked: list[str]) -> dict[str, int]:
+    """What has not had its effect yet, by its kind."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(
+            "SELECT (SELECT count(*) FROM outbox WHERE position IS NULL),"
+            " (SELECT count(*) FROM escrow_milestones m JOIN escrows e USING (tenant_id, escrow_id)"
+            " WHERE e.escrow_id = ANY(%s::uuid[]) AND e.closed_at IS NULL AND ("
+            " (m.status = 'approved' AND e.inspection_period_seconds IS NOT NULL)"
+            " OR (m.status IN ('pending', 'funded') AND coalesce(e.funding_deadline, e.expires_at) IS NOT NULL)))",
+            [clocked],
+        ).fetchone()
+    assert row is not None
+    return {"events without a place": row[0], "milestones that the clock owes": row[1]}
+
+
+async def _running(address: str) -> dict[str, str]:
+    """The open workflows by id, once the list has caught up with those that just ended."""
+    client = await connect(address, "default")
+    found: dict[str, str] = {}
+    for _ in range(20):
+        found = {run.id: run.workflow_type async for run in client.list_workflows("ExecutionStatus = 'Running'")}
+        if "TransferWorkflow" not in found.values():
+            break
+        await asyncio.sleep(0.5)
+    return found
+
+
+def commit() -> str:
+    """What is tested."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def lines(result: Result) -> list[str]:
+    """The result for a person at the terminal."""
+    told = [f"seed {result.size.seed}"]
+    told.append(f"kills: {sum(result.kills.values())} " + _counts({role: result.kills[role] for role in ROLES}))
+    told.append("broken wires: " + _counts(result.breaks))
+    for role, seconds in sorted(result.recoveries.items()):
+        told.append(f"{role} killed: recovered in {statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (max)")
+    told.append("retries: " + _counts(result.retries))
+    told.append("ended by themselves: " + (_counts(result.endings) or "none"))
+    told += [f"{name}: {_counts(value) if isinstance(value, dict) else value}" for name, value in result.numbers.items()]
+    told += [f"WRONG: {wrong}" for wrong in result.wrong]
+    told.append("verdict: " + (f"{len(result.wrong)} things are wrong" if result.wrong else "nothing lost, nothing done twice"))
+    return told
+
+
+def save_result(result: Result, file: Path) -> None:
+    """The result for a program."""
+    file.write_text(json.dumps({"commit": commit(), "python": sys.version.split()[0], **asdict(result)}, indent=2) + "\n")
+
+
+def logs(folder: Path) -> str:
+    """The last words of every process, for a failure."""
+    return "\n".join(f"--- {log.name}\n{tail(log, 15)}" for log in sorted((folder / "logs").glob("*.log")))
+
+
+def _counts(counts: Any) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
