@@ -54,6 +54,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "api/health.py": "asks whether Postgres answers",
     "db/doorbell.py": "notifies after the commit that it tells of",
     "db/engine.py": "a tenant's transaction is made of a plain one",
+    "db/ledger/group.py": "one commit for all postings of a tenant that wait together",
     "db/step.py": "one step, one commit",
     "tools/tenants.py": "makes a tenant with its first key",
     "worker.py": "reads the schema's revision before it begins to work",
