@@ -60,12 +60,12 @@ class Result:
     """What happened."""
 
     size: Size
-    kills: Counter[str] = field(default_factory=Counter)
-    breaks: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=dict)
+    breaks: dict[str, int] = field(default_factory=dict)
     recoveries: dict[str, list[float]] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)
-    endings: Counter[str] = field(default_factory=Counter)
+    endings: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -192,8 +192,8 @@ class Soak:
 
     def _sum_up(self, fleet: Fleet, client: Client, chaos: Chaos) -> None:
         result, tally = self.result, client.tally
-        result.kills = Counter(kill.role for kill in chaos.kills)
-        result.breaks = chaos.breaks
+        result.kills = dict(Counter(kill.role for kill in chaos.kills))
+        result.breaks = dict(chaos.breaks)
         result.retries = dict(sorted(tally.retries.items(), key=lambda entry: -entry[1]))
         for kill in chaos.kills:
             back = recovery(kill, tally.effects)
@@ -201,7 +201,8 @@ class Soak:
                 result.recoveries.setdefault(kill.role, []).append(back)
         for ward in fleet.wards.values():
             for ending in ward.endings:
-                result.endings[f"{ending.role} {ending.status}"] += 1
+                name = f"{ending.role} {ending.status}"
+                result.endings[name] = result.endings.get(name, 0) + 1
                 if not ending.excused:
                     result.wrong.append(f"{ending.role} ended by itself with {ending.status}:\n{ending.log}")
         escrows = self.record.escrows
@@ -268,7 +269,7 @@ def commit() -> str:
 def lines(result: Result) -> list[str]:
     """The result for a person at the terminal."""
     told = [f"seed {result.size.seed}"]
-    told.append(f"kills: {sum(result.kills.values())} " + _counts({role: result.kills[role] for role in ROLES}))
+    told.append(f"kills: {sum(result.kills.values())} " + _counts({role: result.kills.get(role, 0) for role in ROLES}))
     told.append("broken wires: " + _counts(result.breaks))
     for role, seconds in sorted(result.recoveries.items()):
         told.append(f"{role} killed: recovered in {statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (max)")

@@ -14,6 +14,7 @@ from tests.soak.model import Escrow, Milestone, fee, major
 
 SCALES = {"USDC": 6, "USDT": 6, "ETH": 18}
 BUYERS, SELLERS, ARBITERS = 12, 12, 4
+OPENINGS_MAX = 8
 OK = frozenset({"ok"})
 CLOSED = frozenset({"escrow_closed"})
 
@@ -83,10 +84,7 @@ class Play:
             **({"milestones": titles} if len(amounts) > 1 else {"amount": major(amounts[0], self.scale)}),
             **terms,
         }
-        if deadline is not None:
-            body[deadline] = (datetime.now(UTC) + timedelta(seconds=self.pace.deadline_seconds)).isoformat()
-        late = frozenset({"deadline_not_in_future"}) if deadline is not None else frozenset()
-        answer = await self._post("/escrows", body, allow=OK | late)
+        answer = await self._agree(body, deadline)
         if not answer.ok:
             return False
         policy = terms.get("approval_policy", {"roles": ["buyer"], "required": 1})
@@ -105,6 +103,18 @@ class Play:
         )
         self._record.escrows.append(self.escrow)
         return True
+
+    async def _agree(self, body: dict[str, Any], deadline: str | None) -> Answer:
+        """The answer to the opening. A deadline that passed while nobody listened is agreed on anew, a few times."""
+        if deadline is None:
+            return await self._post("/escrows", body, allow=OK)
+        late = OK | {"deadline_not_in_future"}
+        for _ in range(OPENINGS_MAX):
+            body[deadline] = (datetime.now(UTC) + timedelta(seconds=self.pace.deadline_seconds)).isoformat()
+            answer = await self._post("/escrows", body, allow=late)
+            if answer.ok:
+                break
+        return answer
 
     async def command(self, kind: str, role: str, *, allow: frozenset[str] = OK, **body: Any) -> bool:
         """One command of a role; whether it was accepted."""
