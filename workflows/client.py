@@ -47,6 +47,8 @@ _AWAY = {
     RPCStatusCode.ABORTED,
     RPCStatusCode.INTERNAL,
     RPCStatusCode.FAILED_PRECONDITION,
+    # A connection that broke in the middle of a call arrives like this.
+    RPCStatusCode.UNKNOWN,
 }
 
 

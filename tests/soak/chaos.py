@@ -52,7 +52,7 @@ class Chaos:
             self.fleet.mend_all()
 
     async def _kill_all(self) -> None:
-        chance = random.Random(f"{self.seed}:kills")  # noqa: S311 - no secret
+        chance = random.Random(f"{self.seed}:kills")
         victims = [role for n in range(self.kills_wanted) for role in [ROLES[n % len(ROLES)]]]
         chance.shuffle(victims)
         mean = self.seconds / max(1, self.kills_wanted)
@@ -72,7 +72,7 @@ class Chaos:
         self.say(f"killed {role}, down for {downtime:.1f} s")
 
     async def _break_all(self) -> None:
-        chance = random.Random(f"{self.seed}:wires")  # noqa: S311 - no secret
+        chance = random.Random(f"{self.seed}:wires")
         for _ in range(round(self.kills_wanted * BREAKS_PER_KILL)):
             await asyncio.sleep(chance.uniform(0.1, 1.9) * self.seconds / (self.kills_wanted * BREAKS_PER_KILL) / 2)
             name, fault = chance.choice(WIRES), chance.choice(FAULTS)

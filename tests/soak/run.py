@@ -224,7 +224,7 @@ class Soak:
             self.say(f"{answered} of {len(client.requests)} answered, {retried} retries, {len(chaos.kills)} kills")
 
     def _chance(self, name: str) -> random.Random:
-        return random.Random(f"{self.size.seed}:{name}")  # noqa: S311 - no secret
+        return random.Random(f"{self.size.seed}:{name}")
 
 
 def recovery(kill: Kill, effects: list[tuple[float, float]]) -> float | None:

@@ -16,7 +16,7 @@ AMOUNT_MAX = 50_000_000
 
 async def save(number: int, client: Client, record: Record, seed: str, *, pause_seconds_max: float) -> None:
     """One saver's doings. A withdrawal may be refused for want of money, and then has no effect."""
-    chance = random.Random(f"{seed}:saver:{number}")  # noqa: S311 - no secret
+    chance = random.Random(f"{seed}:saver:{number}")
     account = f"saver-{number % SAVERS}"
     for step in range(4):
         verb = chance.choice(("deposits", "deposits", "withdrawals"))

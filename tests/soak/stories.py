@@ -42,7 +42,7 @@ class Play:
     """One client and its escrow."""
 
     def __init__(self, number: int, client: Client, record: Record, pace: Pace, seed: str) -> None:
-        self.chance = random.Random(f"{seed}:escrow:{number}")  # noqa: S311 - no secret
+        self.chance = random.Random(f"{seed}:escrow:{number}")
         self.name = f"{seed}-e{number}"
         self.asset = self.chance.choice(sorted(SCALES))
         self.buyer = f"buyer-{self.chance.randrange(BUYERS)}"
