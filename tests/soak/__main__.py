@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.soak.run import Result, Size, Soak, lines, save_result
+from tests.soak.result import Size, lines, save_result
+from tests.soak.run import Soak
 from tools.local.process import StackError
 
 EXIT_INTERRUPTED = 130
@@ -33,9 +34,7 @@ def arguments() -> argparse.Namespace:
 async def main(options: argparse.Namespace) -> int:
     """Run it; the exit status."""
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="holdfast-soak-"))).absolute()
-    size = Size(
-        options.seed, options.kills, options.minutes * 60, options.escrows, options.savers, options.commands
-    )
+    size = Size(options.seed, options.kills, options.minutes * 60, options.escrows, options.savers, options.commands)
     say(f"seed {size.seed}; data, logs and journal are in {folder}")
     soak = Soak(size, folder, say)
     running = asyncio.current_task()
@@ -43,7 +42,7 @@ async def main(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
-        result: Result = await soak.run()
+        result = await soak.run()
     except asyncio.CancelledError:
         say("interrupted; everything was ended")
         return EXIT_INTERRUPTED

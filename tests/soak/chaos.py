@@ -18,6 +18,8 @@ BROKEN_SECONDS = (0.5, 4.0)
 BREAKS_PER_KILL = 0.6
 #: How often a victim that is down just then is looked for again.
 PATIENCE_SECONDS = 20.0
+#: Where a connection may fall silent without an end. To Temporal it takes the SDK's 45 seconds until it notices.
+SILENT = ("client-api", "api-postgres", "worker-postgres")
 FAULTS = (Fault.CUT, Fault.CUT, Fault.STALLED, Fault.SWALLOWING, Fault.SLOW)
 
 
@@ -81,4 +83,5 @@ class Chaos:
             self.say(f"{name} {fault} for {seconds:.1f} s")
             self.fleet.wires[name].break_(fault)
             await asyncio.sleep(seconds)
-            self.fleet.wires[name].mend()
+            # Connections that lost something stay silent for ever where nobody tells their ends.
+            self.fleet.wires[name].mend(reset=name not in SILENT or chance.random() < 0.5)

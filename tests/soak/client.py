@@ -1,4 +1,4 @@
-"""A client that never gives up on a request: it repeats it under its key until it has an answer, and writes all down."""
+"""A client that does not give up: it repeats a request under its key until it has an answer, and writes all down."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ class Tally:
 class Client:
     """Speaks to the API over real sockets. ``patience_seconds`` bounds one request with all its repeats."""
 
-    def __init__(self, url: str, api_key: str, journal: Path, chance: random.Random, *, patience_seconds: float) -> None:
+    def __init__(
+        self, url: str, api_key: str, journal: Path, chance: random.Random, *, patience_seconds: float
+    ) -> None:
         self.requests: list[Request] = []
         self.tally = Tally()
         self._chance = chance

@@ -142,7 +142,7 @@ def fee(amount: int, points: int) -> int:
 def minor(text: str, scale: int) -> int:
     """Decimal text in minor units."""
     whole, _, part = text.partition(".")
-    return int(whole) * 10**scale + int(part.ljust(scale, "0") or "0")
+    return int(whole + part.ljust(scale, "0"))
 
 
 def major(amount: int, scale: int) -> str:

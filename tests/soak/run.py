@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
 from kit.temporal import connect
 from tests.soak import verdict
-from tests.soak.chaos import Chaos, Kill
+from tests.soak.chaos import Chaos
 from tests.soak.client import Client, NoAnswer
 from tests.soak.feed import CursorReader
-from tests.soak.fleet import ROLES, Fleet
+from tests.soak.fleet import Fleet
+from tests.soak.result import SETTLE_SECONDS, Result, Size, recovery
 from tests.soak.savers import save
-from tests.soak.stories import STORIES, Pace, Play, Record
-from tools.local.process import tail
+from tests.soak.stories import STORIES, Play, Record
 
 REPORT_SECONDS = 15.0
-SETTLE_SECONDS = 150.0
 VERDICT_SECONDS = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much is asked for, for how long, and how often something is killed meanwhile."""
-
-    seed: str
-    kills: int
-    seconds: float
-    escrows: int
-    savers: int
-    commands: int
-
-    @property
-    def pace(self) -> Pace:
-        """Clients of a long soak take longer to think, so that all of it is under fire."""
-        think = min(4.0, self.seconds / 20)
-        return Pace(think_seconds_max=think, deadline_seconds=min(30.0, self.seconds / 4))
-
-    @property
-    def patience_seconds(self) -> float:
-        """How long a client asks for one answer: the load, and the time in which everything comes back."""
-        return self.seconds + SETTLE_SECONDS
-
-
-@dataclass(slots=True)
-class Result:
-    """What happened."""
-
-    size: Size
-    kills: dict[str, int] = field(default_factory=dict)
-    breaks: dict[str, int] = field(default_factory=dict)
-    recoveries: dict[str, list[float]] = field(default_factory=dict)
-    numbers: dict[str, Any] = field(default_factory=dict)
-    retries: dict[str, int] = field(default_factory=dict)
-    endings: dict[str, int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
 
 
 class Soak:
@@ -159,10 +116,12 @@ class Soak:
         for escrow in self.record.escrows:
             escrow.pass_time()
         deadline = time.monotonic() + SETTLE_SECONDS
+        waiting: dict[str, int] = {}
         while time.monotonic() < deadline:
-            waiting = await asyncio.to_thread(_waiting, fleet.database_url, clocked)
-            if not any(waiting.values()):
-                return
+            with suppress(psycopg.OperationalError):  # the last kill may have been a moment ago
+                waiting = await asyncio.to_thread(_waiting, fleet.database_url, clocked)
+                if not any(waiting.values()):
+                    return
             await asyncio.sleep(0.5)
         self.result.wrong.append(f"not settled after {SETTLE_SECONDS:g} s: {waiting}")
 
@@ -227,12 +186,6 @@ class Soak:
         return random.Random(f"{self.size.seed}:{name}")
 
 
-def recovery(kill: Kill, effects: list[tuple[float, float]]) -> float | None:
-    """Seconds from a kill to the end of the first effect of a request that was sent after it."""
-    ends = [ended for began, ended in effects if began > kill.at_seconds]
-    return min(ends) - kill.at_seconds if ends else None
-
-
 def _waiting(database_url: str, clocked: list[str]) -> dict[str, int]:
     """What has not had its effect yet, by its kind."""
     with psycopg.connect(database_url) as connection:
@@ -258,38 +211,3 @@ async def _running(address: str) -> dict[str, str]:
             break
         await asyncio.sleep(0.5)
     return found
-
-
-def commit() -> str:
-    """What is tested."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def lines(result: Result) -> list[str]:
-    """The result for a person at the terminal."""
-    told = [f"seed {result.size.seed}"]
-    told.append(f"kills: {sum(result.kills.values())} " + _counts({role: result.kills.get(role, 0) for role in ROLES}))
-    told.append("broken wires: " + _counts(result.breaks))
-    for role, seconds in sorted(result.recoveries.items()):
-        told.append(f"{role} killed: recovered in {statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (max)")
-    told.append("retries: " + _counts(result.retries))
-    told.append("ended by themselves: " + (_counts(result.endings) or "none"))
-    told += [f"{name}: {_counts(value) if isinstance(value, dict) else value}" for name, value in result.numbers.items()]
-    told += [f"WRONG: {wrong}" for wrong in result.wrong]
-    told.append("verdict: " + (f"{len(result.wrong)} things are wrong" if result.wrong else "nothing lost, nothing done twice"))
-    return told
-
-
-def save_result(result: Result, file: Path) -> None:
-    """The result for a program."""
-    file.write_text(json.dumps({"commit": commit(), "python": sys.version.split()[0], **asdict(result)}, indent=2) + "\n")
-
-
-def logs(folder: Path) -> str:
-    """The last words of every process, for a failure."""
-    return "\n".join(f"--- {log.name}\n{tail(log, 15)}" for log in sorted((folder / "logs").glob("*.log")))
-
-
-def _counts(counts: Any) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)

@@ -200,8 +200,8 @@ async def disputed(play: Play) -> None:
     await play.command("approvals", "buyer", allow=frozenset({"milestone_disputed"}))
     if play.chance.random() < 0.75:
         share = play.chance.randint(0, amount)
-        split = {"to_seller": major(share, play.scale), "to_buyer": major(amount - share, play.scale)}
-        await play.command("resolution", "arbiter", **split)
+        to_seller, to_buyer = major(share, play.scale), major(amount - share, play.scale)
+        await play.command("resolution", "arbiter", to_seller=to_seller, to_buyer=to_buyer)
 
 
 async def conceded(play: Play) -> None:
