@@ -54,7 +54,7 @@ class Answer:
 class Request:
     """One request of a client, with every answer that was final for it: one for each time that it was asked."""
 
-    key: str
+    key: str | None
     path: str
     body: Mapping[str, Any] | bytes
     media_type: str = "application/json"
@@ -96,7 +96,7 @@ class Client:
         self.requests: list[Request] = []
         self.tally = Tally()
         self._chance = chance
-        self._patience_seconds = patience_seconds
+        self.patience_seconds = patience_seconds
         self._journal: TextIO = journal.open("w", buffering=1)
         self._began = time.monotonic()
         self._http = httpx.AsyncClient(
@@ -113,9 +113,12 @@ class Client:
         self._journal.close()
 
     async def post(
-        self, key: str, path: str, body: Mapping[str, Any] | bytes, *, media_type: str = "application/json"
+        self, key: str | None, path: str, body: Mapping[str, Any] | bytes, *, media_type: str = "application/json"
     ) -> Answer:
-        """The final answer to a request, which is now and then sent twice at once. Raises ``NoAnswer``."""
+        """The final answer to a request, which is now and then sent twice at once. Raises ``NoAnswer``.
+
+        Without a key it has to be one that names its effect itself.
+        """
         request = Request(key, path, body, media_type)
         self.requests.append(request)
         times = 2 if self._chance.random() < TWICE else 1
@@ -135,7 +138,7 @@ class Client:
 
     async def get(self, path: str, **query: Any) -> Any:
         """A resource, asked for until it comes."""
-        deadline = time.monotonic() + self._patience_seconds
+        deadline = time.monotonic() + self.patience_seconds
         while time.monotonic() < deadline:
             try:
                 answer = await self._http.get(path, params=query)
@@ -151,7 +154,7 @@ class Client:
         raise NoAnswer(f"GET {path}")
 
     async def _ask(self, request: Request) -> None:
-        deadline = time.monotonic() + self._patience_seconds
+        deadline = time.monotonic() + self.patience_seconds
         while time.monotonic() < deadline:
             answer = await self._attempt(request)
             if answer is not None:
@@ -165,7 +168,9 @@ class Client:
         request.attempts += 1
         self.tally.attempts += 1
         began = time.monotonic()
-        headers = {"Idempotency-Key": request.key, "Content-Type": request.media_type}
+        headers = {"Content-Type": request.media_type}
+        if request.key is not None:
+            headers["Idempotency-Key"] = request.key
         limit = self._chance.uniform(0.0, 0.08) if self._chance.random() < ABANDONED else None
         try:
             async with asyncio.timeout(limit):

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 
 from kit.temporal import connect
-from tests.soak import verdict
+from tests.soak import commands, verdict
 from tests.soak.chaos import Chaos
 from tests.soak.client import Client, NoAnswer
 from tests.soak.feed import CursorReader
@@ -33,6 +33,7 @@ class Soak:
         self.size = size
         self.result = Result(size)
         self.record = Record()
+        self.ledger = commands.Ledger()
         self._folder = folder
         self._began = time.monotonic()
         self._tell = say
@@ -93,11 +94,16 @@ class Soak:
             await work
 
         async def live(number: int) -> None:
-            play = Play(number, client, self.record, size.pace, size.seed)
-            await STORIES[number % len(STORIES)](play)
+            which = number % (len(STORIES) + (size.commands > 0))
+            if which < len(STORIES):
+                await STORIES[which](Play(number, client, self.record, size.pace, size.seed))
+            else:
+                await commands.by_commands(commands.CommandPlay(number, client, self.record, size.pace, size.seed))
 
         pause = size.pace.think_seconds_max
+        cut = commands.batches(size.seed, commands.make(size.seed, size.commands))
         await self._all_of(
+            *(arrive(commands.ingest(n, batch, client, self.ledger, size.seed)) for n, batch in enumerate(cut)),
             *(arrive(live(number)) for number in range(size.escrows)),
             *(arrive(save(n, client, self.record, size.seed, pause_seconds_max=pause)) for n in range(size.savers)),
         )
@@ -134,16 +140,24 @@ class Soak:
             self._wrong(await verdict.trial_balance(client))
             self._wrong(verdict.workflows(await _running(fleet.stack.temporal_address), record.escrows))
             with psycopg.connect(fleet.database_url) as connection:
-                self._wrong(verdict.balances(connection, verdict.books_of(record)))
+                rows = connection.execute(commands.LEDGER_COMMANDS).fetchall()
+                self._wrong(commands.outcomes(rows, self.ledger.accepted))
+                self._wrong(commands.order(rows, self.ledger.accepted))
+                self._wrong(verdict.impossible(connection, commands.IMPOSSIBLE))
+                moved = commands.book(connection, record)
+                books = verdict.books_of(record)
+                books.update(moved)
+                self._wrong(verdict.balances(connection, books))
                 self._wrong(verdict.transfers(connection, record.transfers))
                 self._wrong(verdict.versions(connection, record.escrows))
-                self._wrong(verdict.impossible(connection))
+                self._wrong(verdict.impossible(connection, verdict.IMPOSSIBLE))
                 for reader in readers:
                     self._wrong(verdict.feed(connection, type(reader).__name__, reader.ids))
                     self._wrong(reader.faults)
                     self.result.numbers["events"] = len(reader.ids)
                     self.result.numbers["feed requests lost"] = reader.failures
         self._wrong(record.surprises)
+        self._wrong(self.ledger.surprises)
         self._wrong(client.tally.faults)
 
     def _wrong(self, found: Iterable[str]) -> None:
@@ -172,6 +186,7 @@ class Soak:
             "escrows": len(escrows),
             "escrows by status": dict(Counter(escrow.status for escrow in escrows)),
             "commands on escrows accepted": sum(escrow.accepted for escrow in escrows),
+            "settlement commands": len(self.ledger.accepted),
             "deposits and withdrawals": len(self.record.transfers),
         }
 
@@ -190,7 +205,8 @@ def _waiting(database_url: str, clocked: list[str]) -> dict[str, int]:
     """What has not had its effect yet, by its kind."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
-            "SELECT (SELECT count(*) FROM outbox WHERE position IS NULL),"
+            "SELECT (SELECT count(*) FROM settlement_commands WHERE finished_at IS NULL),"
+            " (SELECT count(*) FROM outbox WHERE position IS NULL),"
             " (SELECT count(*) FROM escrow_milestones m JOIN escrows e USING (tenant_id, escrow_id)"
             " WHERE e.escrow_id = ANY(%s::uuid[]) AND e.closed_at IS NULL AND ("
             " (m.status = 'approved' AND e.inspection_period_seconds IS NOT NULL)"
@@ -198,7 +214,7 @@ def _waiting(database_url: str, clocked: list[str]) -> dict[str, int]:
             [clocked],
         ).fetchone()
     assert row is not None
-    return {"events without a place": row[0], "milestones that the clock owes": row[1]}
+    return {"open commands": row[0], "events without a place": row[1], "milestones that the clock owes": row[2]}
 
 
 async def _running(address: str) -> dict[str, str]:
@@ -207,7 +223,7 @@ async def _running(address: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for _ in range(20):
         found = {run.id: run.workflow_type async for run in client.list_workflows("ExecutionStatus = 'Running'")}
-        if "TransferWorkflow" not in found.values():
+        if not verdict.PASSING & set(found.values()):
             break
         await asyncio.sleep(0.5)
     return found

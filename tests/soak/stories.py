@@ -50,8 +50,8 @@ class Play:
         self.arbiter = f"arbiter-{self.chance.randrange(ARBITERS)}"
         self.pace = pace
         self.escrow: Escrow | None = None
-        self._client = client
-        self._record = record
+        self.client = client
+        self.record = record
         self._steps = 0
 
     @property
@@ -101,7 +101,7 @@ class Play:
             inspected="inspection_period_seconds" in terms,
             expiring=deadline is not None,
         )
-        self._record.escrows.append(self.escrow)
+        self.record.escrows.append(self.escrow)
         return True
 
     async def _agree(self, body: dict[str, Any], deadline: str | None) -> Answer:
@@ -132,7 +132,7 @@ class Play:
             f"/accounts/{who}/deposits", {"asset": self.asset, "amount": major(amount, self.scale)}, allow=OK
         )
         if answer.ok:
-            self._record.transfers[answer.json["transaction_id"]] = (who, self.asset, amount)
+            self.record.transfers[answer.json["transaction_id"]] = (who, self.asset, amount)
 
     async def provide(self) -> None:
         """Deposit what funding everything takes."""
@@ -141,7 +141,7 @@ class Play:
 
     async def race(self, *commands: Awaitable[bool]) -> None:
         """Commands of which exactly one can be accepted."""
-        self._record.races_won.append(sum(await asyncio.gather(*commands)))
+        self.record.races_won.append(sum(await asyncio.gather(*commands)))
 
     async def think(self) -> None:
         """People take their time."""
@@ -150,9 +150,9 @@ class Play:
     async def _post(self, path: str, body: dict[str, Any], *, allow: frozenset[str]) -> Answer:
         self._steps += 1
         key = f"{self.name}-{self._steps}"
-        answer = await self._client.post(key, path, body)
+        answer = await self.client.post(key, path, body)
         if answer.code not in allow:
-            self._record.surprises.append(f"{key} POST {path}: {answer.code} instead of {'/'.join(sorted(allow))}")
+            self.record.surprises.append(f"{key} POST {path}: {answer.code} instead of {'/'.join(sorted(allow))}")
         await self.think()
         return answer
 
