@@ -24,6 +24,8 @@ TOPICS = (SETTLEMENT_TOPIC,)
 
 #: The channel on which a commit wakes the relay.
 WAKE_CHANNEL = "holdfast_outbox"
+#: The channel on which the relay tells that the feed has grown.
+FEED_CHANNEL = "holdfast_feed"
 _RELAY_LOCK = 0x486F6C64_00000001
 
 outbox = Table(
