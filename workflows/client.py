@@ -116,6 +116,17 @@ class EscrowClient(_Caller):
                     return await self._update(tenant_id, escrow_id, command, f"{command.command_id}:{attempt_id}")
             raise Unavailable("temporal", "the escrow's run is being renewed")
 
+    async def reload(self, escrow_id: UUID) -> None:
+        """Have the escrow's run, if there is one, load what is recorded: it may not know of a command that took effect,
+        where the server died before it heard of it."""
+        async with self._answered():
+            handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
+            try:
+                await handle.signal(EscrowWorkflow.reload)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+
     async def _update(self, tenant_id: UUID, escrow_id: UUID, command: EscrowCommand, update_id: str) -> EscrowOutcome:
         update: Any = getattr(EscrowWorkflow, command.command.kind)
         handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))

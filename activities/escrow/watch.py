@@ -29,7 +29,8 @@ class EscrowWatchActivities:
     async def resume_overdue(self) -> int:
         """Start the workflow of every escrow whose deadline passed without effect; returns how many there were.
 
-        A workflow that runs is left as it is. A new one loads the escrow and lets the deadline act.
+        A workflow that runs does not know of the deadline, or is stuck: it is told to load the escrow, as a new one
+        does, and lets the deadline act.
         """
         async with transaction(self._engine) as connection:
             overdue = await escrows.list_overdue(connection, OVERDUE_AFTER, limit=BATCH_ESCROWS)
@@ -42,6 +43,7 @@ class EscrowWatchActivities:
                 task_queue=activity.info().task_queue,
                 task_timeout=TASK_TIMEOUT,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                start_signal="reload",
                 static_summary="resumed by the watch: a deadline had passed",
             )
             activity.heartbeat(str(escrow_id))

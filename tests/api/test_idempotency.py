@@ -12,15 +12,21 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
+from temporalio.testing import ActivityEnvironment
 
+from activities.escrow.messages import ApplyCommand
+from activities.escrow.steps import EscrowActivities
 from api.bodies import canonical
 from api.deps import Call
 from api.idempotency import Answer, Attempt, Configuration, once
 from db import idempotency as db_idempotency
+from db.doorbell import Doorbell
 from db.engine import tenant_transaction
 from db.ids import new_id
 from domain.identity import Principal, Scope
+from kit.clock import now
 from tests.api.caller import BUYER, SELLER, Caller, escrow_body, ok, refused
+from workflows.escrow import CancelMessage, OriginMessage
 
 
 async def begin(caller: Caller, path: str, body: Any, *, key: str, lease_seconds: int) -> Any:
@@ -129,6 +135,26 @@ async def test_a_request_that_died_after_its_effect_meets_it(service: Caller) ->
     assert funded.json()["version"] == 2
     assert await service.balance(BUYER) == ("100.000000", "0.000000")
     assert len(ok(await service.get("ledger/transactions"))["items"]) == 3
+
+
+async def test_a_command_that_its_workflow_never_heard_of_is_brought_to_its_notice(service: Caller) -> None:
+    """Its step was committed, and then the server forgot the update."""
+    escrow_id = UUID((await service.open())["escrow_id"])
+    path = f"escrows/{escrow_id}/cancel"
+    operation_id = await begin(service, path, {"actor": BUYER}, key="k", lease_seconds=-1)
+    cancel = ApplyCommand(
+        tenant_id=service.tenant,
+        escrow_id=escrow_id,
+        step=str(operation_id),
+        command=CancelMessage(),
+        origin=OriginMessage(user_id=BUYER),
+        at=now(),
+    )
+    await ActivityEnvironment().run(EscrowActivities(service.engine, Doorbell(service.engine)).apply, cancel)
+    assert ok(await service.post(path, {"actor": BUYER}, key="k"))["status"] == "cancelled"
+    handle = service.app.state.services.temporal.get_workflow_handle(f"escrow:{escrow_id}")
+    async with asyncio.timeout(20):
+        assert (await handle.result())["status"] == "cancelled"
 
 
 async def unanswer(caller: Caller) -> None:
