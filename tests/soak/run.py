@@ -18,12 +18,14 @@ from tests.soak.chaos import Chaos
 from tests.soak.client import Client, NoAnswer
 from tests.soak.feed import CursorReader
 from tests.soak.fleet import Fleet
+from tests.soak.model import Escrow
 from tests.soak.result import SETTLE_SECONDS, Result, Size, recovery
 from tests.soak.savers import save
 from tests.soak.stories import STORIES, Play, Record
 
 REPORT_SECONDS = 15.0
-VERDICT_SECONDS = 120.0
+VERDICT_SECONDS = 180.0
+LISTED_SECONDS = 60.0
 
 
 class Soak:
@@ -138,7 +140,7 @@ class Soak:
             self._wrong(verdict.races(record.races_won))
             self._wrong(await verdict.escrows(client, record.escrows))
             self._wrong(await verdict.trial_balance(client))
-            self._wrong(verdict.workflows(await _running(fleet.stack.temporal_address), record.escrows))
+            self._wrong(await _stray(fleet.stack.temporal_address, record.escrows))
             with psycopg.connect(fleet.database_url) as connection:
                 rows = connection.execute(commands.LEDGER_COMMANDS).fetchall()
                 self._wrong(commands.outcomes(rows, self.ledger.accepted))
@@ -149,6 +151,7 @@ class Soak:
                 books.update(moved)
                 self._wrong(verdict.balances(connection, books))
                 self._wrong(verdict.transfers(connection, record.transfers))
+                self._wrong(verdict.kept(connection, client.requests))
                 self._wrong(verdict.versions(connection, record.escrows))
                 self._wrong(verdict.impossible(connection, verdict.IMPOSSIBLE))
                 for reader in readers:
@@ -217,13 +220,13 @@ def _waiting(database_url: str, clocked: list[str]) -> dict[str, int]:
     return {"open commands": row[0], "events without a place": row[1], "milestones that the clock owes": row[2]}
 
 
-async def _running(address: str) -> dict[str, str]:
-    """The open workflows by id, once the list has caught up with those that just ended."""
+async def _stray(address: str, escrows: list[Escrow]) -> list[str]:
+    """Workflows that should not be open, or should. Those that just ended are given a while to leave the list."""
     client = await connect(address, "default")
-    found: dict[str, str] = {}
-    for _ in range(20):
-        found = {run.id: run.workflow_type async for run in client.list_workflows("ExecutionStatus = 'Running'")}
-        if not verdict.PASSING & set(found.values()):
-            break
-        await asyncio.sleep(0.5)
-    return found
+    deadline = time.monotonic() + LISTED_SECONDS
+    while True:
+        running = {run.id: run.workflow_type async for run in client.list_workflows("ExecutionStatus = 'Running'")}
+        stray = list(verdict.workflows(running, escrows))
+        if not stray or time.monotonic() > deadline:
+            return stray
+        await asyncio.sleep(1)
