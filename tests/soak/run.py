@@ -16,7 +16,7 @@ from kit.temporal import connect
 from tests.soak import commands, verdict
 from tests.soak.chaos import Chaos
 from tests.soak.client import Client, NoAnswer
-from tests.soak.feed import CursorReader
+from tests.soak.feed import CursorReader, Reader
 from tests.soak.fleet import Fleet
 from tests.soak.model import Escrow
 from tests.soak.result import SETTLE_SECONDS, Result, Size, recovery
@@ -26,6 +26,7 @@ from tests.soak.stories import STORIES, Play, Record
 REPORT_SECONDS = 15.0
 VERDICT_SECONDS = 180.0
 LISTED_SECONDS = 60.0
+READ_SECONDS = 30.0
 
 
 class Soak:
@@ -61,7 +62,7 @@ class Soak:
             self._chance("client"),
             patience_seconds=size.patience_seconds,
         )
-        readers = [CursorReader(fleet.api_url, fleet.api_key, self._chance("feed"))]
+        readers: list[Reader] = [CursorReader(fleet.api_url, fleet.api_key, self._chance("feed"))]
         chaos = Chaos(fleet, size.seed, size.kills, size.seconds, self.say)
         beside = [asyncio.create_task(reader.run()) for reader in readers]
         beside.append(asyncio.create_task(self._report(client, chaos)))
@@ -72,11 +73,6 @@ class Soak:
             self.say("everything was answered; waiting for the clock and the feed")
             await self._settle(fleet)
             await client.repeat_some()
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-            for reader in readers:
-                await reader.catch_up()
             await self._judge(fleet, client, readers)
         finally:
             for task in beside:
@@ -133,7 +129,7 @@ class Soak:
             await asyncio.sleep(0.5)
         self.result.wrong.append(f"not settled after {SETTLE_SECONDS:g} s: {waiting}")
 
-    async def _judge(self, fleet: Fleet, client: Client, readers: list[CursorReader]) -> None:
+    async def _judge(self, fleet: Fleet, client: Client, readers: list[Reader]) -> None:
         record = self.record
         async with asyncio.timeout(VERDICT_SECONDS):
             self._wrong(verdict.answers(client.requests))
@@ -154,11 +150,16 @@ class Soak:
                 self._wrong(verdict.kept(connection, client.requests))
                 self._wrong(verdict.versions(connection, record.escrows))
                 self._wrong(verdict.impossible(connection, verdict.IMPOSSIBLE))
+                row = connection.execute("SELECT coalesce(max(position), 0) FROM outbox").fetchone()
+                assert row is not None
                 for reader in readers:
-                    self._wrong(verdict.feed(connection, type(reader).__name__, reader.ids))
+                    name = type(reader).__name__
+                    if not await reader.reach(row[0], READ_SECONDS):
+                        self._wrong([f"{name} came only to {reader.after} of {row[0]}"])
+                    self._wrong(verdict.feed(connection, name, reader.ids))
                     self._wrong(reader.faults)
-                    self.result.numbers["events"] = len(reader.ids)
-                    self.result.numbers["feed requests lost"] = reader.failures
+                    self.result.numbers[f"{name}: events"] = len(reader.ids)
+                    self.result.numbers[f"{name}: connections lost"] = reader.failures
         self._wrong(record.surprises)
         self._wrong(self.ledger.surprises)
         self._wrong(client.tally.faults)
