@@ -1,4 +1,4 @@
-"""The watch over escrows whose workflow is lost: what is open and overdue gets a run again."""
+"""The watch over escrows whose workflow is lost or behind: what is overdue gets a run that knows, what ended gets none."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
+from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError, RPCStatusCode
 
 from activities.escrow.messages import OpenEscrow
 from db import escrow as escrows
+from db import outbox
 from db.engine import transaction
+from domain.escrow import CLOSED
 from domain.ids import escrow_workflow_id
 
 #: A run that is alive acts within seconds of a deadline; the margin keeps the watch from disturbing it.
@@ -19,11 +23,22 @@ BATCH_ESCROWS = 200
 TASK_TIMEOUT = timedelta(seconds=3)
 
 
+#: A run ends right after its escrow; one that is still there after this does not know.
+ENDED_AFTER = timedelta(minutes=1)
+#: How far back in the feed the watch looks for escrows that ended; it comes every few minutes.
+ENDED_POSITIONS = 100_000
+#: So many runs are asked for at a time.
+ASKED_AT_ONCE = 100
+
+_ENDS = tuple(f"escrow.{status}" for status in sorted(CLOSED))
+
+
 class EscrowWatchActivities:
     """``engine`` acts as the role that sees every tenant."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, ended_after: timedelta = ENDED_AFTER) -> None:
         self._engine = engine
+        self._ended_after = ended_after
 
     @activity.defn(name="escrow.resume_overdue")
     async def resume_overdue(self) -> int:
@@ -47,4 +62,19 @@ class EscrowWatchActivities:
                 static_summary="resumed by the watch: a deadline had passed",
             )
             activity.heartbeat(str(escrow_id))
+        await self._end_runs(client)
         return len(overdue)
+
+    async def _end_runs(self, client: Client) -> None:
+        """Let runs of escrows that ended load them, and end too: their last command took effect unheard."""
+        async with transaction(self._engine) as connection:
+            ended = await outbox.recent_subjects(connection, _ENDS, positions=ENDED_POSITIONS, margin=self._ended_after)
+        for begin in range(0, len(ended), ASKED_AT_ONCE):
+            names = ", ".join(f"'{name}'" for name in ended[begin : begin + ASKED_AT_ONCE])
+            async for run in client.list_workflows(f"ExecutionStatus = 'Running' AND WorkflowId IN ({names})"):
+                try:
+                    await client.get_workflow_handle(run.id).signal("reload")
+                except RPCError as error:
+                    if error.status is not RPCStatusCode.NOT_FOUND:
+                        raise
+            activity.heartbeat(begin)

@@ -110,8 +110,8 @@ class Play:
             return await self._post("/escrows", body, allow=OK)
         late = OK | {"deadline_not_in_future"}
         for _ in range(OPENINGS_MAX):
-            body[deadline] = (datetime.now(UTC) + timedelta(seconds=self.pace.deadline_seconds)).isoformat()
-            answer = await self._post("/escrows", body, allow=late)
+            at = datetime.now(UTC) + timedelta(seconds=self.pace.deadline_seconds)
+            answer = await self._post("/escrows", body | {deadline: at.isoformat()}, allow=late)
             if answer.ok:
                 break
         return answer

@@ -16,6 +16,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.escrow.messages import ApplyCommand
 from activities.escrow.steps import EscrowActivities
+from activities.escrow.watch import EscrowWatchActivities
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.ids import new_id
@@ -28,7 +29,15 @@ from tests.desk import BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.polling import eventually
 from tools.deployment import Build, make_current
 from worker import create_worker
-from workflows.escrow import ApproveMessage, CancelMessage, EscrowCommand, FundMessage, OriginMessage, ReleaseMessage
+from workflows.escrow import (
+    ApproveMessage,
+    CancelMessage,
+    CommandMessage,
+    EscrowCommand,
+    FundMessage,
+    OriginMessage,
+    ReleaseMessage,
+)
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import STEP_LIMIT
 
@@ -107,6 +116,25 @@ async def test_the_watch_tells_a_run_that_does_not_know_of_its_deadline(
         assert (await desk.handle(escrow_id).result()).status is Status.EXPIRED
 
 
+async def test_the_watch_ends_a_run_that_does_not_know_of_its_end(
+    desk: Desk, tenants_engine: AsyncEngine, engine: AsyncEngine, temporal: Client
+) -> None:
+    escrow_id = await desk.open(terms(1_000_000))
+    await apply_behind(desk, tenants_engine, escrow_id, CancelMessage(), "unheard")
+
+    async def told() -> bool:
+        return bool(await desk.sql("SELECT 1 FROM outbox WHERE type = 'escrow.cancelled' AND position IS NOT NULL"))
+
+    await eventually(told)
+    watch = EscrowWatchActivities(engine, ended_after=timedelta(0))
+
+    async def ended() -> bool:
+        await ActivityEnvironment(client=temporal).run(watch.resume_overdue)
+        return (await desk.handle(escrow_id).describe()).status is WorkflowExecutionStatus.COMPLETED
+
+    await eventually(ended)
+
+
 async def test_a_run_that_was_rebuilt_leaves_the_judgement_to_the_row(
     desk: Desk, temporal: Client, tenants_engine: AsyncEngine, engine: AsyncEngine
 ) -> None:
@@ -179,7 +207,7 @@ async def send(desk: Desk, escrow_id: object, command: FundMessage) -> None:
             return
 
 
-async def apply_behind(desk: Desk, engine: AsyncEngine, escrow_id: UUID, command: FundMessage, step: str) -> None:
+async def apply_behind(desk: Desk, engine: AsyncEngine, escrow_id: UUID, command: CommandMessage, step: str) -> None:
     """Carry a command of the buyer out in the database, unknown to the escrow's workflow."""
     asked = ApplyCommand(
         tenant_id=desk.tenant,
