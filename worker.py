@@ -33,6 +33,9 @@ from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
+from activities.transfers.chain import ChainActivities
+from activities.transfers.steps import PendingTransferActivities
+from activities.transfers.watch import TransferWatchActivities
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
@@ -64,12 +67,17 @@ def create_worker(
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
     retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
+    pending, chain = PendingTransferActivities(tenants, doorbell), ChainActivities(tenants, doorbell)
     activities: list[Any] = [
         escrow.open,
         escrow.apply,
         ledger.transfer,
         retention.delete_idempotency_keys,
         watch.resume_overdue,
+        pending.open,
+        pending.resolve,
+        chain.post_chain,
+        TransferWatchActivities(engine).resume_overdue,
     ]
     return Worker(
         client,

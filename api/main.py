@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import escrow, events, health, identity, ledger, problems
+from api import controls, escrow, events, health, identity, ledger, problems
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
@@ -32,6 +32,7 @@ are RFC 9457 problems with a stable `code`, lists are read by cursor, and every 
 TAGS = [
     {"name": "escrows", "description": "Agreements, and the commands by which they move."},
     {"name": "ledger", "description": "Accounts, balances at any instant, and transactions that are never changed."},
+    {"name": "controls", "description": "What an operator stops or bounds: freezes, and the limits of accounts."},
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -86,7 +87,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    for router in (health.routes, *escrow.ROUTERS, *ledger.ROUTERS, events.routes, *identity.ROUTERS):
+    for router in (
+        health.routes,
+        *escrow.ROUTERS,
+        *controls.ROUTERS,
+        *ledger.ROUTERS,
+        events.routes,
+        *identity.ROUTERS,
+    ):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way

@@ -36,7 +36,8 @@ STATUS: dict[int, frozenset[str]] = {
             "role_not_allowed",
         }
     ),
-    404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"}),
+    404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"})
+    | {"transfer_unknown", "freeze_unknown"},
     409: frozenset(escrow_codes.WHEN)
     | {
         "no_arbiter",
@@ -48,6 +49,18 @@ STATUS: dict[int, frozenset[str]] = {
         "reference_taken",
         "tenant_name_taken",
         "idempotency_key_in_flight",
+        "account_frozen",
+        "asset_frozen",
+        "tenant_frozen",
+        "limit_min_available",
+        "limit_max_balance",
+        "limit_max_debit",
+        "transfer_posted",
+        "transfer_voided",
+        "transfer_expired",
+        "transfer_not_due",
+        "already_frozen",
+        "freeze_lifted",
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),
@@ -139,10 +152,10 @@ def status_of(code: str) -> int:
     return _STATUS_OF_CODE.get(code, 422)
 
 
-def documented(*statuses: int, existing: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int, existing: Any = None) -> dict[int | str, dict[str, Any]]:
     """``responses=`` of a route that can answer with these problems, beside those that any route can.
 
-    ``existing`` is what a creating route answers with 200 when the thing is there already.
+    ``existing`` is the model, or the models, that a creating route answers with 200 when the thing is there already.
     """
     answers: dict[int | str, dict[str, Any]] = {}
     if existing is not None:

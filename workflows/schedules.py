@@ -17,6 +17,7 @@ from temporalio.client import (
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.retention import RetentionWorkflow
+from workflows.transfers.watch import TransferWatchWorkflow
 
 
 def schedules(task_queue: str) -> Mapping[str, Schedule]:
@@ -46,5 +47,19 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
                 time_zone_name="UTC",
             ),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(hours=1)),
+        ),
+        "holdfast:transfer-watch": Schedule(
+            action=ScheduleActionStartWorkflow(
+                TransferWatchWorkflow.run,
+                id="transfer-watch",
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                static_summary="bring back the workflows of overdue pending transfers",
+            ),
+            spec=ScheduleSpec(
+                intervals=[ScheduleIntervalSpec(every=timedelta(minutes=5), offset=timedelta(minutes=2))],
+                time_zone_name="UTC",
+            ),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=5)),
         ),
     }

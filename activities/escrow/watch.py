@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
@@ -11,17 +13,12 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.escrow.messages import OpenEscrow
+from activities.watching import BATCH, OVERDUE_AFTER, TASK_TIMEOUT, resume_each
 from db import escrow as escrows
 from db import outbox
 from db.engine import transaction
 from domain.escrow import CLOSED
 from domain.ids import escrow_workflow_id
-
-#: A run that is alive acts within seconds of a deadline; the margin keeps the watch from disturbing it.
-OVERDUE_AFTER = timedelta(minutes=2)
-BATCH_ESCROWS = 200
-TASK_TIMEOUT = timedelta(seconds=3)
-
 
 #: A run ends right after its escrow; one that is still there after this does not know.
 ENDED_AFTER = timedelta(minutes=1)
@@ -45,28 +42,13 @@ class EscrowWatchActivities:
         """Start the workflow of every escrow whose deadline passed without effect; returns how many there were.
 
         A workflow that runs does not know of the deadline, or is stuck: it is told to load the escrow, as a new one
-        does, and lets the deadline act.
+        does, and lets the deadline act. One whose escrow ended unheard is told, too, and ends.
         """
-        async with transaction(self._engine) as connection:
-            overdue = await escrows.list_overdue(connection, OVERDUE_AFTER, limit=BATCH_ESCROWS)
-        client = activity.client()
-        for tenant_id, escrow_id in overdue:
-            await client.start_workflow(
-                "EscrowWorkflow",
-                OpenEscrow(tenant_id=tenant_id, escrow_id=escrow_id),
-                id=escrow_workflow_id(escrow_id),
-                task_queue=activity.info().task_queue,
-                task_timeout=TASK_TIMEOUT,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                start_signal="reload",
-                static_summary="resumed by the watch: a deadline had passed",
-            )
-            activity.heartbeat(str(escrow_id))
-        await self._end_runs(client)
-        return len(overdue)
+        found = await resume_each(self._overdue, _resume)
+        await self._end_runs(activity.client())
+        return found
 
     async def _end_runs(self, client: Client) -> None:
-        """Let runs of escrows that ended load them, and end too: their last command took effect unheard."""
         async with transaction(self._engine) as connection:
             ended = await outbox.recent_subjects(connection, _ENDS, positions=ENDED_POSITIONS, margin=self._ended_after)
         for begin in range(0, len(ended), ASKED_AT_ONCE):
@@ -77,4 +59,21 @@ class EscrowWatchActivities:
                 except RPCError as error:
                     if error.status is not RPCStatusCode.NOT_FOUND:
                         raise
-            activity.heartbeat(begin)
+            activity.heartbeat()
+
+    async def _overdue(self, after: UUID | None) -> Sequence[tuple[UUID, UUID]]:
+        async with transaction(self._engine) as connection:
+            return await escrows.list_overdue(connection, OVERDUE_AFTER, after=after, limit=BATCH)
+
+
+async def _resume(tenant_id: UUID, escrow_id: UUID) -> None:
+    await activity.client().start_workflow(
+        "EscrowWorkflow",
+        OpenEscrow(tenant_id=tenant_id, escrow_id=escrow_id),
+        id=escrow_workflow_id(escrow_id),
+        task_queue=activity.info().task_queue,
+        task_timeout=TASK_TIMEOUT,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        start_signal="reload",
+        static_summary="resumed by the watch: a deadline had passed",
+    )
