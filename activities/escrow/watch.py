@@ -1,4 +1,4 @@
-"""The watch over escrows whose workflow is lost or behind: what is overdue gets a run that knows, what ended gets none."""
+"""The watch over escrows whose workflow is lost or behind: what is overdue gets a run that knows, what ended, none."""
 
 from __future__ import annotations
 
