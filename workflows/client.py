@@ -59,6 +59,8 @@ _AWAY = {
     RPCStatusCode.ABORTED,
     RPCStatusCode.INTERNAL,
     RPCStatusCode.FAILED_PRECONDITION,
+    # A connection that broke in the middle of a call arrives like this.
+    RPCStatusCode.UNKNOWN,
 }
 
 
@@ -175,6 +177,17 @@ class EscrowClient(_Caller):
             lambda: self._start(resumption, summary="resumed from the database"),
             EscrowOutcome,
         )
+
+    async def reload(self, escrow_id: UUID) -> None:
+        """Have the escrow's run, if there is one, load what is recorded: it may not know of a command that took effect,
+        where the server died before it heard of it."""
+        async with self._answered():
+            handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
+            try:
+                await handle.signal(EscrowWorkflow.reload)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
 
     async def waiting(self, escrow_id: UUID) -> Waiting | None:
         """What the escrow's workflow says it waits for; None when there is no workflow to ask."""
