@@ -25,6 +25,8 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
+from activities.consuming import Consumer
+from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
 from activities.failures import FailureInterceptor
@@ -39,7 +41,9 @@ from kit.build import build_id
 from kit.logs import configure_logging
 from kit.settings import WorkerSettings, load
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
+from workflows.listeners import LISTENERS
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
+from workflows.waking import Waker
 
 GRACE = timedelta(seconds=10)
 EXIT_UNAVAILABLE = 3
@@ -94,6 +98,12 @@ def create_worker(
     )
 
 
+def create_relay(client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine) -> Relay:
+    """The relay with the consumers beside it; ``engine`` sees every tenant."""
+    dispatcher = Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, Waker(client, task_queue)))
+    return Relay(engine, database_url, consumers=[dispatcher])
+
+
 async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT, then finish what is under way."""
     build = settings.holdfast_build_id or build_id()
@@ -101,7 +111,7 @@ async def run(settings: WorkerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tenants = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
-    engine = create_engine(settings.database_url, Role.ENGINE, pool_size=4)
+    engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
@@ -111,7 +121,8 @@ async def run(settings: WorkerSettings) -> None:
             print(f"worker: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_UNAVAILABLE) from None
         worker = create_worker(client, settings.temporal_task_queue, build, tenants=tenants, engine=engine)
-        relay = asyncio.create_task(Relay(engine, settings.database_url).run(), name="relay")
+        outward = create_relay(client, settings.temporal_task_queue, settings.database_url, engine=engine)
+        relay = asyncio.create_task(outward.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, Identity, Index, PrimaryKeyConstraint, Table, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Column, Identity, Index, PrimaryKeyConstraint, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +24,8 @@ TOPICS = (SETTLEMENT_TOPIC,)
 
 #: The channel on which a commit wakes the relay.
 WAKE_CHANNEL = "holdfast_outbox"
+#: The channel on which the relay tells that the feed has grown.
+FEED_CHANNEL = "holdfast_feed"
 _RELAY_LOCK = 0x486F6C64_00000001
 
 outbox = Table(
@@ -40,11 +42,10 @@ outbox = Table(
     recorded_at(),
     Column("position", BigInteger, comment="order in the feed; null until the relay saw the commit"),
     PrimaryKeyConstraint("tenant_id", "event_id"),
-    UniqueConstraint("outbox_id"),
-    UniqueConstraint("position"),
     Index("outbox_unnumbered_idx", "outbox_id", postgresql_where=text("position IS NULL")),
-    Index(None, "tenant_id", "topic", "position"),
-    Index(None, "tenant_id", "position"),
+    Index("outbox_position_key", "position", unique=True, postgresql_where=text("position IS NOT NULL")),
+    Index(None, "tenant_id", "topic", "position", postgresql_where=text("position IS NOT NULL")),
+    Index(None, "tenant_id", "position", postgresql_where=text("position IS NOT NULL")),
 )
 
 

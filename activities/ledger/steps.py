@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +15,9 @@ from db.audit import AuditRecord
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
 from db.ids import new_id
+from db.ledger.group import Entry, PostingGroup
 from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
-from db.step import step
+from db.step import Left
 from domain import ledger as rules
 from domain.errors import Refusal
 from domain.ids import transfer_workflow_id
@@ -29,7 +31,7 @@ class LedgerActivities:
 
     def __init__(self, engine: AsyncEngine, doorbell: Doorbell) -> None:
         self._engine = engine
-        self._doorbell = doorbell
+        self._group = PostingGroup(engine, doorbell)
 
     @activity.defn(name="ledger.transfer")
     async def transfer(self, request: RecordTransfer) -> TransferOutcome:
@@ -43,10 +45,11 @@ class LedgerActivities:
         async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
             posting = await _posting(connection, wanted, request.at)
             standing = await _standing(connection, posting, wanted)
+            facts = await _facts(connection, posting)
         if standing is not None:
             return standing
         try:
-            await self._book(request, posting)
+            await self._book(request, posting, facts)
         except Refusal:
             # Somebody may have booked the same reference since we looked: then that stands, whatever refused us.
             async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
@@ -56,21 +59,18 @@ class LedgerActivities:
             return standing
         return TransferOutcome(transaction_id=wanted.transfer_id)
 
-    async def _book(self, request: RecordTransfer, posting: rules.Posting) -> None:
+    async def _book(self, request: RecordTransfer, posting: rules.Posting, facts: Mapping[str, Any]) -> None:
         wanted = request.request
         workflow_id = transfer_workflow_id(wanted.transfer_id)
-        async with step(self._engine, self._doorbell, tenant_id=wanted.tenant_id, step_id=workflow_id) as opened:
-            if opened.receipt is not None:
-                return
-            await ledger.post(opened.connection, wanted.tenant_id, [posting])
-            facts = await _facts(opened.connection, posting)
-            subject = f"account:{_party(posting)}"
-            action = f"ledger.{_PAST[wanted.kind]}"
-            await opened.finish(
-                result={"transaction_id": str(posting.transaction_id)},
-                audit=AuditRecord(subject, action, request.at, wanted.origin.to_origin(workflow_id), facts),
-                events=[OutboxEvent(new_id(), SETTLEMENT_TOPIC, action, subject, posting.effective_at, facts)],
-            )
+        subject = f"account:{_party(posting)}"
+        action = f"ledger.{_PAST[wanted.kind]}"
+        left = Left(
+            step_id=workflow_id,
+            result={"transaction_id": str(posting.transaction_id)},
+            audit=AuditRecord(subject, action, request.at, wanted.origin.to_origin(workflow_id), facts),
+            events=[OutboxEvent(new_id(), SETTLEMENT_TOPIC, action, subject, posting.effective_at, facts)],
+        )
+        await self._group.post(wanted.tenant_id, Entry([posting], left))
 
 
 async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: datetime) -> rules.Posting:

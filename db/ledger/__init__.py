@@ -1,6 +1,6 @@
 """The ledger's memory: its tables, the one posting path, and how it is read."""
 
-from db.ledger.posting import post
+from db.ledger.posting import post, post_each
 from db.ledger.queries import (
     AccountBalance,
     LedgerTransaction,
@@ -32,6 +32,7 @@ __all__ = [
     "list_assets",
     "list_transactions",
     "post",
+    "post_each",
     "trial_balance",
     "trial_balances",
 ]

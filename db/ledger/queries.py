@@ -76,7 +76,7 @@ async def balances(
     at: datetime | None = None,
     recorded_at: datetime | None = None,
 ) -> list[AccountBalance]:
-    """The balances of an account of the transaction's tenant, one per asset that it ever had.
+    """The balances of an account of the transaction's tenant, one per asset that ever moved in it.
 
     ``at`` asks for the balance that was effective at an instant, ``recorded_at`` for what the books said then; both
     may be given. Without either it is the balance now, read from one row.
@@ -100,7 +100,7 @@ async def balances(
 _BALANCE_NOW = """
     SELECT s.symbol, s.scale, s.chain, s.contract, a.available_minor AS available, a.held_minor AS held
     FROM accounts a JOIN assets s ON s.symbol = a.asset
-    WHERE a.ref = :ref {conditions} ORDER BY s.symbol
+    WHERE a.ref = :ref AND a.version > 0 {conditions} ORDER BY s.symbol
 """
 
 _BALANCE_AT = """
@@ -213,7 +213,7 @@ async def trial_balances(connection: AsyncConnection) -> list[TrialBalance]:
                    coalesce(sum(a.available_minor) FILTER (WHERE a.ref = :fees), 0) AS fees,
                    coalesce(sum(a.available_minor) FILTER (WHERE a.ref LIKE 'system:%' AND a.ref <> :fees), 0)
                        AS external
-            FROM accounts a JOIN assets s ON s.symbol = a.asset
+            FROM accounts a JOIN assets s ON s.symbol = a.asset WHERE a.version > 0
             GROUP BY s.symbol, s.scale, s.chain, s.contract ORDER BY s.symbol
             """
         ),

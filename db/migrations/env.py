@@ -9,6 +9,7 @@ from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import db.audit
+import db.consumers
 import db.escrow.tables
 import db.idempotency
 import db.identity

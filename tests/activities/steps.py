@@ -40,7 +40,7 @@ ALL = 1_000
 TABLES = (
     "escrows",
     "escrow_milestones",
-    "accounts",
+    "accounts WHERE version > 0",  # one that is opened and moves nothing is nowhere to be seen
     "holds",
     "ledger_transactions",
     "ledger_legs",

@@ -126,11 +126,11 @@ BROKEN: dict[str, tuple[Legs, int, str]] = {
         2,
         FOREIGN_KEY_VIOLATION,
     ),
-    "an account that is not there": (lambda b: leg(1, b.alice, -5) + leg(2, 2**40, 5), 2, FOREIGN_KEY_VIOLATION),
+    "an account that is not there": (lambda b: leg(1, b.alice, -5) + leg(2, 2**40, 5), 2, INCOMPLETE),
     "an account's other asset": (
         lambda b: leg(1, b.alice, -5, asset="DAI") + leg(2, b.dai, 5, asset="DAI"),
         2,
-        FOREIGN_KEY_VIOLATION,
+        INCOMPLETE,
     ),
 }
 

@@ -13,7 +13,7 @@ from domain import escrow, identity, ledger, money
 ROOM = Path(domain.__path__[0])
 CONTEXTS = {
     "escrow": (sorted((ROOM / "escrow").glob("*.py")), escrow.CODES),
-    "ledger": ([ROOM / "ledger.py"], ledger.CODES),
+    "ledger": (sorted((ROOM / "ledger").glob("*.py")), ledger.CODES),
     "identity": ([ROOM / "identity.py"], identity.CODES),
     "money": ([ROOM / "money.py"], money.CODES),
 }

@@ -44,6 +44,7 @@ TRANSACTION_MAKERS = {"db/engine.py", "db/migrations/env.py"}
 
 #: Who may open a transaction, and why. Steps that write go through db/step.py, routes through the API's `Call`.
 TRANSACTION_USERS: Mapping[str, str] = {
+    "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
     "activities/escrow/steps.py": "reads an escrow that is recorded already, before it opens a step",
     "activities/escrow/watch.py": "finds overdue escrows of every tenant",
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
@@ -54,6 +55,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "api/health.py": "asks whether Postgres answers",
     "db/doorbell.py": "notifies after the commit that it tells of",
     "db/engine.py": "a tenant's transaction is made of a plain one",
+    "db/ledger/group.py": "one commit for all postings of a tenant that wait together",
     "db/step.py": "one step, one commit",
     "tools/tenants.py": "makes a tenant with its first key",
     "worker.py": "reads the schema's revision before it begins to work",
