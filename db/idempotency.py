@@ -88,6 +88,12 @@ _SELECT = text(
     " WHERE tenant_id = :tenant AND caller = :caller AND key = :key"
 )
 
+_FINISH = text(
+    "UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body"
+    " WHERE tenant_id = :tenant AND caller = :caller AND key = :key AND operation_id = :operation_id"
+    " AND status IS NULL"
+)
+
 
 async def begin(
     connection: AsyncConnection,
@@ -123,11 +129,7 @@ async def finish(
 ) -> None:
     """Keep the answer for every later request with this key."""
     await connection.execute(
-        text(
-            "UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body"
-            " WHERE tenant_id = :tenant AND caller = :caller AND key = :key AND operation_id = :operation_id"
-            " AND status IS NULL"
-        ),
+        _FINISH,
         {
             "tenant": tenant,
             "caller": caller,

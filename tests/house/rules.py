@@ -53,7 +53,6 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",
-    "db/doorbell.py": "notifies after the commit that it tells of",
     "db/engine.py": "a tenant's transaction is made of a plain one",
     "db/ledger/group.py": "one commit for all postings of a tenant that wait together",
     "db/step.py": "one step, one commit",
