@@ -9,13 +9,12 @@ import sys
 import uvloop
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.failures import FailureInterceptor
 from kit.temporal import connect
 from tests.bench.bare import BUILD, DEPLOYMENT, TASK_QUEUE, BareActivities, BareWorkflow
 from worker import PACE
-from workflows.registry import FAILURE_TYPES, PASSED_THROUGH
+from workflows.registry import FAILURE_TYPES, workflow_runner
 
 
 async def run(address: str) -> None:
@@ -28,9 +27,7 @@ async def run(address: str) -> None:
         task_queue=TASK_QUEUE,
         workflows=[BareWorkflow],
         activities=[activities.open, activities.apply],
-        workflow_runner=SandboxedWorkflowRunner(
-            restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
-        ),
+        workflow_runner=workflow_runner(),
         workflow_failure_exception_types=list(FAILURE_TYPES),
         interceptors=[FailureInterceptor()],
         deployment_config=WorkerDeploymentConfig(
