@@ -14,7 +14,7 @@ from time import monotonic
 import uvloop
 from rich.console import Console
 
-from tests.bench import lifecycles, preload, requests
+from tests.bench import commands, lifecycles, postings, preload, requests
 from tests.bench.meter import OTHERS_CORES_MAX
 from tests.bench.preload import Scale
 from tests.bench.report import Report, Row, machine, write
@@ -24,6 +24,8 @@ from tests.e2e.stack import ROOT
 SECTIONS: Mapping[str, Callable[[Bench, int], Awaitable[list[Row]]]] = {
     "lifecycles": lifecycles.measure,
     "api": requests.measure,
+    "postings": postings.measure,
+    "commands": commands.measure,
 }
 ROUNDS = 3
 GROWN_ROUNDS = 2

@@ -15,7 +15,14 @@ from temporalio import activity, workflow
 from workflows.search import STATUS
 
 with workflow.unsafe.imports_passed_through():
-    from activities.escrow.messages import ApplyCommand, EscrowCommand, EscrowOutcome, OpenEscrow, PartyMessage, RecordOpening
+    from activities.escrow.messages import (
+        ApplyCommand,
+        EscrowCommand,
+        EscrowOutcome,
+        OpenEscrow,
+        PartyMessage,
+        RecordOpening,
+    )
     from activities.escrow.snapshot import AssetMessage, EscrowSnapshot, MilestoneMessage
     from domain.escrow import MilestoneStatus, Role, Status
     from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT

@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.load import Throughput
+
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
@@ -128,7 +130,36 @@ class Report:
 
 _COLUMNS = ("what", "measured", "rounds", "baseline", "ratio", "aim", "at 10×", "growth")
 #: A process that used less had nothing to do with it.
-_CPU_MS_SHOWN = 0.02
+_CPU_MS_SHOWN = 0.001
+
+
+def throughput_row(
+    section: str,
+    name: str,
+    found: Sequence[Throughput],
+    *,
+    baseline: str | None = None,
+    baseline_value: float | None = None,
+    at_least: float | None = None,
+) -> Row:
+    """The median of the rounds, with what the processes used for each operation."""
+    rate = median(one.rate for one in found)
+    roles = dict.fromkeys(role for one in found for role in one.usage.by_role)
+    per = [one.usage.per(one.operations) for one in found]
+    return Row(
+        section,
+        name,
+        "per s",
+        rate,
+        [one.rate for one in found],
+        baseline=baseline,
+        baseline_value=baseline_value,
+        aim=None if at_least is None else f"≥ {at_least:,}",
+        met=None if at_least is None else rate >= at_least,
+        cpu_ms={role: median(each.get(role, 0.0) for each in per) for role in roles},
+        errors=sum(one.errors.total for one in found),
+        note=next((text for one in found for text in one.errors.seen), ""),
+    )
 
 
 def write(report: Report, page: Path, data: Path) -> None:
@@ -177,7 +208,7 @@ def _markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[st
 
 
 def _number(value: float) -> str:
-    if value != value:  # noqa: PLR0124 - not a number: nothing was measured
+    if value != value:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -58,9 +58,7 @@ async def measure(bench: Bench, rounds: int) -> list[Row]:
         for number in range(rounds):
             for index, phase in enumerate(phases):
                 seconds = bench.window(12.0)
-                planned = [
-                    one for plan in phase.plans for one in plan(WARM_UP_SECONDS + seconds, number * 100 + index)
-                ]
+                planned = [one for plan in phase.plans for one in plan(WARM_UP_SECONDS + seconds, number * 100 + index)]
                 measured = await open_loop(bench.meter, planned, warm_up_seconds=WARM_UP_SECONDS, seconds=seconds)
                 for kind, latencies in measured.items():
                     found.setdefault((phase.situation, kind), []).append(latencies)
@@ -116,8 +114,7 @@ def _cpu(measured: Sequence[Latencies]) -> dict[str, float]:
 def _floor(bench: Bench) -> Plan:
     def plan(seconds: float, seed: int) -> list[Arrival]:
         return [
-            Arrival(at, lambda: bench.http.get("/healthz"), FLOOR)
-            for at in arrivals(READS_PER_SECOND, seconds, seed)
+            Arrival(at, lambda: bench.http.get("/healthz"), FLOOR) for at in arrivals(READS_PER_SECOND, seconds, seed)
         ]
 
     return plan
