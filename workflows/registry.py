@@ -57,7 +57,7 @@ class _ContextFree(WorkflowInstance):
     def get_serialization_context(self, command_info: Any) -> None:
         """None: in whatever context."""
 
-    def get_external_store_context(self, command_info: Any) -> StorageDriverStoreContext:
+    def get_external_store_context(self, command_info: Any) -> StorageDriverStoreContext:  # noqa: ARG002 - the SDK's
         """No target: there is no store."""
         return StorageDriverStoreContext(target=None)
 

@@ -22,7 +22,8 @@ class Http:
 
     def __init__(self, url: str, key: str) -> None:
         parts = urlsplit(url)
-        assert parts.hostname is not None and parts.port is not None
+        assert parts.hostname is not None
+        assert parts.port is not None
         self._host, self._port = parts.hostname, parts.port
         self._head = f"Host: {parts.netloc}\r\nX-API-Key: {key}\r\n"
         self._idle: list[_Connection] = []

@@ -93,8 +93,8 @@ class Report:
             for line in self._cpu(section):
                 console.print(f"  [dim]{line}[/]")
         table = Table("process", *self.memory, title="Memory, MiB", title_justify="left", box=None, padding=(0, 2))
-        for line in _memory_lines(self.memory):
-            table.add_row(*line)
+        for cells in _memory_lines(self.memory):
+            table.add_row(*cells)
         console.print(table)
         for warning in self.warnings:
             console.print(f"[bold red]{warning}[/]")

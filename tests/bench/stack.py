@@ -97,8 +97,7 @@ async def running(*, quick: bool) -> AsyncIterator[Bench]:
 
 
 async def _open(commands: CommandLine, *, quick: bool) -> Bench:
-    file = commands.stack
-    key = Path(file.api_key_file).read_text().strip()
+    file, key = commands.stack, commands.home.api_key_file.read_text().strip()
     return Bench(
         commands=commands,
         database_url=file.database_url,
