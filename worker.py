@@ -60,6 +60,16 @@ from workflows.waking import Waker
 GRACE = timedelta(seconds=10)
 EXIT_UNAVAILABLE = 3
 
+#: How much a worker does at once, and how it asks for work; the benches' bare worker goes at the same pace.
+PACE: dict[str, Any] = {
+    "max_concurrent_workflow_tasks": 40,
+    "max_concurrent_local_activities": 40,
+    "max_concurrent_activities": 20,
+    "workflow_task_poller_behavior": PollerBehaviorAutoscaling(initial=10, maximum=40),
+    "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
+    "graceful_shutdown_timeout": GRACE,
+}
+
 _log = logging.getLogger("worker")
 
 
@@ -114,12 +124,7 @@ def create_worker(
             use_worker_versioning=True,
             default_versioning_behavior=VersioningBehavior.PINNED,
         ),
-        max_concurrent_workflow_tasks=40,
-        max_concurrent_local_activities=40,
-        max_concurrent_activities=20,
-        workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=10, maximum=40),
-        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
-        graceful_shutdown_timeout=GRACE,
+        **PACE,
     )
 
 

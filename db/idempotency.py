@@ -88,6 +88,12 @@ _SELECT = text(
     " WHERE tenant_id = :tenant AND caller = :caller AND key = :key"
 )
 
+_FINISH = text(
+    "UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body"
+    " WHERE tenant_id = :tenant AND caller = :caller AND key = :key AND operation_id = :operation_id"
+    " AND status IS NULL"
+)
+
 
 async def begin(
     connection: AsyncConnection,
@@ -127,11 +133,7 @@ async def finish(
     """
     name = {"tenant": tenant, "caller": caller, "key": key}
     kept = await connection.execute(
-        text(
-            "UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body"
-            " WHERE tenant_id = :tenant AND caller = :caller AND key = :key AND operation_id = :operation_id"
-            " AND status IS NULL"
-        ),
+        _FINISH,
         name
         | {
             "operation_id": operation_id,
