@@ -66,6 +66,26 @@ def chain_transaction_id(chain_id: UUID, index: int) -> UUID:
     return chain_id if index == 0 else uuid5(chain_id, str(index))
 
 
+def settlement_workflow_id(tenant_id: UUID) -> str:
+    """The id of the workflow that carries a tenant's settlement commands."""
+    return f"settlement:{tenant_id}"
+
+
+def command_subject(command_id: str) -> str:
+    """What events and audit call a settlement command."""
+    return f"command:{command_id}"
+
+
+def settlement_operation_id(tenant_id: UUID, command_id: str) -> UUID:
+    """The single effect of a settlement command on an escrow: the same for every delivery of it."""
+    return uuid5(tenant_id, f"settlement:{command_id}")
+
+
+def reconciliation_workflow_id(tenant_id: UUID, run_id: UUID) -> str:
+    """The id of the workflow that compares one tenant's books once."""
+    return f"reconciliation:{tenant_id}:{run_id}"
+
+
 def is_user_id(text: str) -> bool:
     """Whether ``text`` may name a tenant's user.
 

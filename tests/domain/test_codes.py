@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import domain
-from domain import controls, escrow, identity, ledger, money, transfers
+from domain import controls, escrow, identity, ledger, money, settlement, transfers
 
 ROOM = Path(domain.__path__[0])
 CONTEXTS = {
@@ -17,6 +17,7 @@ CONTEXTS = {
     "identity": ([ROOM / "identity.py"], identity.CODES),
     "transfers": ([ROOM / "transfers.py"], transfers.CODES),
     "controls": ([ROOM / "controls.py"], controls.CODES),
+    "settlement": ([ROOM / "settlement.py"], settlement.CODES),
     "money": ([ROOM / "money.py"], money.CODES),
 }
 
