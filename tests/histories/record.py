@@ -21,6 +21,7 @@ from db.ids import new_id
 from domain.errors import Refusal
 from domain.ids import transfer_workflow_id
 from kit.clock import now
+from tests.commands import command, finished, take, wake
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
@@ -181,6 +182,40 @@ async def retention(desk: Desk) -> list[Run]:
     return [await _ended(run)]
 
 
+async def settlement(desk: Desk) -> list[Run]:
+    """Both lanes: a refusal, an escrow that is funded, and money that comes before its turn in the other lane."""
+    escrow_id = await desk.open(terms(1_000_000))
+    commands = [
+        command("deposit", 1_500_000),
+        command("escrow_fund", 1_000_000, escrow_id=escrow_id),
+        command("withdrawal", 600_000),
+        command("escrow_refund", 1_000_000, SELLER, escrow_id=escrow_id),
+    ]
+    await take(desk.engine, desk.tenant, commands)
+    run = await wake(desk.client, desk.tenant)
+    await finished(desk.engine, desk.tenant, commands)
+    return [await _ended(run)]
+
+
+async def settlement_moved(desk: Desk) -> list[Run]:
+    """A run that is asked to move while it waits for more hands over to a new one."""
+    commands = [command("deposit", 1), command("deposit", 2)]
+    await take(desk.engine, desk.tenant, commands[:1])
+    run = await wake(desk.client, desk.tenant)
+    await finished(desk.engine, desk.tenant, commands[:1])
+    found = await run.describe()
+    first: Run = desk.client.get_workflow_handle(found.id, run_id=found.run_id)
+    await run.signal("move")
+
+    async def moved() -> bool:
+        return (await first.describe()).status is WorkflowExecutionStatus.CONTINUED_AS_NEW
+
+    await eventually(moved)
+    await take(desk.engine, desk.tenant, commands[1:])
+    await finished(desk.engine, desk.tenant, commands[1:])
+    return [first, await _ended(desk.client.get_workflow_handle(found.id))]
+
+
 STORIES: dict[str, Story] = {
     story.__name__: story
     for story in (
@@ -199,6 +234,8 @@ STORIES: dict[str, Story] = {
         refused_withdrawal,
         reversal,
         retention,
+        settlement,
+        settlement_moved,
     )
 }
 
