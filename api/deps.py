@@ -23,6 +23,7 @@ from temporalio.client import Client
 from api.auth import Keys
 from api.bodies import JsonRequest, check_content_type, is_ndjson
 from api.problems import documented
+from api.streams import Streams
 from db import ledger as db_ledger
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
@@ -61,6 +62,7 @@ class Services:
     escrows: EscrowClient
     transfers: TransferClient
     doorbell: Doorbell
+    streams: Streams
 
 
 class AssetBook:

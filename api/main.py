@@ -12,10 +12,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import escrow, events, health, identity, ledger, problems, settlement
+from api import controls, escrow, events, health, identity, ledger, problems, settlement
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
+from api.streams import StreamMetrics, Streams
 from db.doorbell import Doorbell
 from db.engine import Role, close, create_engine
 from domain.errors import Unavailable
@@ -39,6 +40,7 @@ TAGS = [
         "Each outcome is an event `command.settled`, `command.rejected` or `command.failed` with subject "
         "`command:<command_id>`; each request that left commands is one `commands.received`.",
     },
+    {"name": "controls", "description": "What an operator stops or bounds: freezes, and the limits of accounts."},
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -50,12 +52,20 @@ def create_app(settings: ApiSettings) -> FastAPI:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
+    stream_metrics = StreamMetrics(registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
         temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
         keys = Keys(engine)
+        streams = Streams(
+            engine,
+            settings.database_url,
+            stream_metrics,
+            most=settings.api_streams_max,
+            most_per_tenant=settings.api_streams_per_tenant_max,
+        )
         app.state.services = Services(
             engine=engine,
             temporal=temporal,
@@ -64,14 +74,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
             escrows=EscrowClient(temporal, settings.temporal_task_queue),
             transfers=TransferClient(temporal, settings.temporal_task_queue),
             doorbell=Doorbell(engine),
+            streams=streams,
         )
-        counting = asyncio.create_task(keys.run())
+        beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
             yield
         finally:
-            counting.cancel()
-            with suppress(asyncio.CancelledError):
-                await counting
+            streams.close()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             with suppress(Unavailable):
                 await keys.flush()
             await app.state.services.doorbell.close()
@@ -98,6 +110,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for router in (
         health.routes,
         *escrow.ROUTERS,
+        *controls.ROUTERS,
         *ledger.ROUTERS,
         *settlement.ROUTERS,
         events.routes,

@@ -36,9 +36,8 @@ STATUS: dict[int, frozenset[str]] = {
             "role_not_allowed",
         }
     ),
-    404: frozenset(
-        {"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found", "command_unknown"}
-    ),
+    404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"})
+    | {"transfer_unknown", "freeze_unknown", "command_unknown"},
     409: frozenset(escrow_codes.WHEN)
     | {
         "no_arbiter",
@@ -51,9 +50,22 @@ STATUS: dict[int, frozenset[str]] = {
         "tenant_name_taken",
         "command_id_taken",
         "idempotency_key_in_flight",
+        "account_frozen",
+        "asset_frozen",
+        "tenant_frozen",
+        "limit_min_available",
+        "limit_max_balance",
+        "limit_max_debit",
+        "transfer_posted",
+        "transfer_voided",
+        "transfer_expired",
+        "transfer_not_due",
+        "already_frozen",
+        "freeze_lifted",
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),
+    429: frozenset({"too_many_streams"}),
 }
 _STATUS_OF_CODE = {code: status for status, codes in STATUS.items() for code in codes}
 
@@ -142,10 +154,10 @@ def status_of(code: str) -> int:
     return _STATUS_OF_CODE.get(code, 422)
 
 
-def documented(*statuses: int, existing: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int, existing: Any = None) -> dict[int | str, dict[str, Any]]:
     """``responses=`` of a route that can answer with these problems, beside those that any route can.
 
-    ``existing`` is what a creating route answers with 200 when the thing is there already.
+    ``existing`` is the model, or the models, that a creating route answers with 200 when the thing is there already.
     """
     answers: dict[int | str, dict[str, Any]] = {}
     if existing is not None:
@@ -172,7 +184,7 @@ def problem_response(
     headers = dict(headers or {})
     if status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="holdfast", ApiKey header="X-API-Key"')
-    if status == 503 or code == "idempotency_key_in_flight":
+    if status in (429, 503) or code == "idempotency_key_in_flight":
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     problem = _problem(request, status, code, detail, errors)
     return Response(problem.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)

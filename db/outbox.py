@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import BigInteger, Column, Identity, Index, PrimaryKeyConstraint, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
@@ -125,3 +126,36 @@ async def lag(connection: AsyncConnection) -> tuple[int, float]:
         )
     ).one()
     return int(row[0]), float(row[1])
+
+
+async def tenant_head(connection: AsyncConnection) -> int:
+    """The position of the last event of the transaction's tenant, 0 before the first."""
+    return int(await connection.scalar(text("SELECT coalesce(max(position), 0) FROM outbox")) or 0)
+
+
+async def feed_head(connection: AsyncConnection) -> int:
+    """The last position of the feed over all tenants; any role may ask."""
+    return int(await connection.scalar(text("SELECT feed_head()")) or 0)
+
+
+async def feed_news(connection: AsyncConnection, *, after: int, most: int) -> dict[UUID, int]:
+    """Of the first ``most`` events behind a position: whose, and each one's last position. Any role may ask."""
+    rows = await connection.execute(
+        text("SELECT tenant_id, latest FROM feed_news(:after, :most)"), {"after": after, "most": most}
+    )
+    return {row.tenant_id: row.latest for row in rows}
+
+
+def rendered(event: FeedEvent) -> bytes:
+    """The event's JSON in one line: the same in the feed, in its stream and at the broker."""
+    return to_json(
+        {
+            "id": event.event_id,
+            "position": event.position,
+            "topic": event.topic,
+            "type": event.type,
+            "subject": event.subject,
+            "occurred_at": event.occurred_at,
+            "data": event.data,
+        }
+    )

@@ -15,6 +15,9 @@ from workflows.ledger import TransferWorkflow
 from workflows.retention import RetentionWorkflow
 from workflows.settlement.watch import SettlementWatchWorkflow
 from workflows.settlement.workflow import SettlementWorkflow
+from workflows.transfers.chain import TransferChainWorkflow
+from workflows.transfers.watch import TransferWatchWorkflow
+from workflows.transfers.workflow import PendingTransferWorkflow
 
 WORKFLOWS: tuple[type[Any], ...] = (
     EscrowWorkflow,
@@ -23,6 +26,9 @@ WORKFLOWS: tuple[type[Any], ...] = (
     RetentionWorkflow,
     SettlementWorkflow,
     SettlementWatchWorkflow,
+    PendingTransferWorkflow,
+    TransferChainWorkflow,
+    TransferWatchWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class
@@ -35,6 +41,7 @@ PASSED_THROUGH = (
     "workflows.search",
     "workflows.limits",
     "workflows.escrow.waiting",
+    "workflows.transfers.waiting",
 )
 
 #: What fails a run instead of its task: our own errors, and messages that cannot be decoded.

@@ -18,6 +18,7 @@ from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.retention import RetentionWorkflow
 from workflows.settlement.watch import SettlementWatchWorkflow
+from workflows.transfers.watch import TransferWatchWorkflow
 
 
 def schedules(task_queue: str) -> Mapping[str, Schedule]:
@@ -58,5 +59,19 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
             ),
             spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))], time_zone_name="UTC"),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
+        ),
+        "holdfast:transfer-watch": Schedule(
+            action=ScheduleActionStartWorkflow(
+                TransferWatchWorkflow.run,
+                id="transfer-watch",
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                static_summary="bring back the workflows of overdue pending transfers",
+            ),
+            spec=ScheduleSpec(
+                intervals=[ScheduleIntervalSpec(every=timedelta(minutes=5), offset=timedelta(minutes=2))],
+                time_zone_name="UTC",
+            ),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=5)),
         ),
     }

@@ -162,13 +162,18 @@ async def list_(connection: AsyncConnection, wanted: EscrowFilter, *, before: UU
     return [to_escrow(row) for row in rows]
 
 
-async def list_overdue(connection: AsyncConnection, margin: timedelta, *, limit: int) -> list[tuple[UUID, UUID]]:
-    """Tenant and id of open escrows, of any tenant, on which the clock should have acted longer ago than ``margin``."""
+async def list_overdue(
+    connection: AsyncConnection, margin: timedelta, *, after: UUID | None = None, limit: int
+) -> list[tuple[UUID, UUID]]:
+    """Tenant and id of open escrows, of any tenant, on which the clock should have acted longer ago than ``margin``.
+
+    By id, those behind ``after``.
+    """
     rows = await connection.execute(
         text(
             """
             SELECT e.tenant_id, e.escrow_id FROM escrows e
-            WHERE e.closed_at IS NULL AND EXISTS (
+            WHERE e.closed_at IS NULL AND (CAST(:after AS uuid) IS NULL OR e.escrow_id > :after) AND EXISTS (
                 SELECT FROM escrow_milestones m
                 WHERE m.tenant_id = e.tenant_id AND m.escrow_id = e.escrow_id
                   AND clock_timestamp() - CAST(:margin AS interval) > CASE m.status
@@ -180,7 +185,7 @@ async def list_overdue(connection: AsyncConnection, margin: timedelta, *, limit:
             ORDER BY e.escrow_id LIMIT :limit
             """
         ),
-        {"margin": margin, "limit": limit},
+        {"margin": margin, "after": after, "limit": limit},
     )
     return [(row.tenant_id, row.escrow_id) for row in rows]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import domain
-from domain import escrow, identity, ledger, money, settlement
+from domain import controls, escrow, identity, ledger, money, settlement, transfers
 
 ROOM = Path(domain.__path__[0])
 CONTEXTS = {
@@ -16,6 +16,8 @@ CONTEXTS = {
     "ledger": (sorted((ROOM / "ledger").glob("*.py")), ledger.CODES),
     "identity": ([ROOM / "identity.py"], identity.CODES),
     "settlement": ([ROOM / "settlement.py"], settlement.CODES),
+    "transfers": ([ROOM / "transfers.py"], transfers.CODES),
+    "controls": ([ROOM / "controls.py"], controls.CODES),
     "money": ([ROOM / "money.py"], money.CODES),
 }
 
