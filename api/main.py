@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import controls, escrow, events, health, identity, ledger, problems, settlement
+from api import controls, escrow, events, health, identity, ledger, problems, reconciliation, settlement
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
@@ -22,7 +22,7 @@ from db.engine import Role, close, create_engine
 from domain.errors import Unavailable
 from kit.settings import ApiSettings
 from kit.temporal import connect
-from workflows.client import EscrowClient, TransferClient
+from workflows.client import EscrowClient, ReconciliationClient, TransferClient
 
 VERSION = "0.1.0"
 DESCRIPTION = """
@@ -34,13 +34,13 @@ are RFC 9457 problems with a stable `code`, lists are read by cursor, and every 
 TAGS = [
     {"name": "escrows", "description": "Agreements, and the commands by which they move."},
     {"name": "ledger", "description": "Accounts, balances at any instant, and transactions that are never changed."},
+    {"name": "controls", "description": "What an operator stops or bounds: freezes, and the limits of accounts."},
     {
         "name": "commands",
         "description": "Settlement commands: taken at once, one by one or by the thousand, and carried out in order. "
         "Each outcome is an event `command.settled`, `command.rejected` or `command.failed` with subject "
         "`command:<command_id>`; each request that left commands is one `commands.received`.",
     },
-    {"name": "controls", "description": "What an operator stops or bounds: freezes, and the limits of accounts."},
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -73,8 +73,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
             assets=AssetBook(),
             escrows=EscrowClient(temporal, settings.temporal_task_queue),
             transfers=TransferClient(temporal, settings.temporal_task_queue),
-            doorbell=Doorbell(engine),
             streams=streams,
+            doorbell=Doorbell(engine),
+            reconciliations=ReconciliationClient(temporal, settings.temporal_task_queue),
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -107,15 +108,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    for router in (
-        health.routes,
-        *escrow.ROUTERS,
-        *controls.ROUTERS,
-        *ledger.ROUTERS,
-        *settlement.ROUTERS,
-        events.routes,
-        *identity.ROUTERS,
-    ):
+    contexts = (escrow, controls, ledger, reconciliation, settlement)
+    routers = [router for context in contexts for router in context.ROUTERS]
+    for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way

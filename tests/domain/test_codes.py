@@ -15,9 +15,9 @@ CONTEXTS = {
     "escrow": (sorted((ROOM / "escrow").glob("*.py")), escrow.CODES),
     "ledger": (sorted((ROOM / "ledger").glob("*.py")), ledger.CODES),
     "identity": ([ROOM / "identity.py"], identity.CODES),
-    "settlement": ([ROOM / "settlement.py"], settlement.CODES),
     "transfers": ([ROOM / "transfers.py"], transfers.CODES),
     "controls": ([ROOM / "controls.py"], controls.CODES),
+    "settlement": ([ROOM / "settlement.py"], settlement.CODES),
     "money": ([ROOM / "money.py"], money.CODES),
 }
 

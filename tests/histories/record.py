@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
+from uuid import UUID
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowHistory
@@ -19,12 +20,14 @@ from temporalio.testing import TimeSkipper
 from db.ids import new_id
 from domain.controls import FreezeScope
 from domain.errors import Refusal
-from domain.ids import chain_workflow_id, transfer_workflow_id
+from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from kit.clock import now
-from tests.commands import command, finished, take, wake
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
+from tests.histories.ledger import LEDGER
+from tests.histories.settlement import SETTLEMENT
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
+from workflows.client import ReconciliationClient
 from workflows.escrow import (
     ApproveMessage,
     CancelMessage,
@@ -36,6 +39,7 @@ from workflows.escrow import (
     ResolveMessage,
 )
 from workflows.ledger import TransferKind
+from workflows.reconciliation import ReconcileTenant, ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
 from workflows.transfers import ChainLink, ChainRequest, PostMessage, VoidMessage
 
@@ -156,27 +160,6 @@ async def resumed(desk: Desk) -> list[Run]:
     return [lost, await _ended(desk.handle(escrow_id))]
 
 
-async def deposit(desk: Desk) -> list[Run]:
-    transfer_id = new_id()
-    await desk.deposit(BUYER, 5, transfer_id=transfer_id, reference="tx-1")
-    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
-
-
-async def refused_withdrawal(desk: Desk) -> list[Run]:
-    transfer_id = new_id()
-    with suppress(Refusal):
-        await desk.deposit(BUYER, 5, kind=TransferKind.WITHDRAWAL, transfer_id=transfer_id)
-    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
-
-
-async def reversal(desk: Desk) -> list[Run]:
-    booked = await desk.deposit(BUYER, 9)
-    transfer_id = new_id()
-    changes: dict[str, Any] = {"kind": TransferKind.REVERSAL, "reverses_id": booked.transaction_id, "account": None}
-    await desk.deposit(BUYER, 0, transfer_id=transfer_id, **changes)
-    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
-
-
 async def transfer(desk: Desk) -> list[Run]:
     await desk.deposit(BUYER, 9)
     transfer_id = new_id()
@@ -268,38 +251,22 @@ async def retention(desk: Desk) -> list[Run]:
     return [await _ended(run)]
 
 
-async def settlement(desk: Desk) -> list[Run]:
-    """Both lanes: a refusal, an escrow that is funded, and money that comes before its turn in the other lane."""
-    escrow_id = await desk.open(terms(1_000_000))
-    commands = [
-        command("deposit", 1_500_000),
-        command("escrow_fund", 1_000_000, escrow_id=escrow_id),
-        command("withdrawal", 600_000),
-        command("escrow_refund", 1_000_000, SELLER, escrow_id=escrow_id),
-    ]
-    await take(desk.engine, desk.tenant, commands)
-    run = await wake(desk.client, desk.tenant)
-    await finished(desk.engine, desk.tenant, commands)
+async def reconciliation(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 5)
+    request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
+    await ReconciliationClient(desk.client, TASK_QUEUE).start(request, summary="a story")
+    return [await _ended(desk.client.get_workflow_handle(reconciliation_workflow_id(desk.tenant, request.run_id)))]
+
+
+async def reconciliation_sweep(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 5)
+    run = await desk.client.start_workflow(
+        ReconciliationSweepWorkflow.run,
+        Sweep(full=True, after=UUID(int=desk.tenant.int - 1)),
+        id=f"reconciliation-sweep:{new_id()}",
+        task_queue=TASK_QUEUE,
+    )
     return [await _ended(run)]
-
-
-async def settlement_moved(desk: Desk) -> list[Run]:
-    """A run that is asked to move while it waits for more hands over to a new one."""
-    commands = [command("deposit", 1), command("deposit", 2)]
-    await take(desk.engine, desk.tenant, commands[:1])
-    run = await wake(desk.client, desk.tenant)
-    await finished(desk.engine, desk.tenant, commands[:1])
-    found = await run.describe()
-    first: Run = desk.client.get_workflow_handle(found.id, run_id=found.run_id)
-    await run.signal("move")
-
-    async def moved() -> bool:
-        return (await first.describe()).status is WorkflowExecutionStatus.CONTINUED_AS_NEW
-
-    await eventually(moved)
-    await take(desk.engine, desk.tenant, commands[1:])
-    await finished(desk.engine, desk.tenant, commands[1:])
-    return [first, await _ended(desk.client.get_workflow_handle(found.id))]
 
 
 STORIES: dict[str, Story] = {
@@ -316,12 +283,8 @@ STORIES: dict[str, Story] = {
         open_escrow,
         continued_as_new,
         resumed,
-        deposit,
-        refused_withdrawal,
-        reversal,
+        *LEDGER,
         retention,
-        settlement,
-        settlement_moved,
         transfer,
         chain,
         pending_posted,
@@ -330,6 +293,9 @@ STORIES: dict[str, Story] = {
         pending_resumed,
         pending_frozen,
         frozen_deadline,
+        reconciliation,
+        reconciliation_sweep,
+        *SETTLEMENT,
     )
 }
 

@@ -69,8 +69,15 @@ def errors_page() -> str:
 def codes() -> Mapping[str, str]:
     """Every code and what it means: the rules' own tables first, then what the other rooms raise."""
     ruled: dict[str, list[str]] = {}
-    tables = (money, ledger, identity, escrow, transfers, controls, settlement)
-    for table in (context.CODES for context in tables):
+    for table in (
+        money.CODES,
+        ledger.CODES,
+        identity.CODES,
+        escrow.CODES,
+        transfers.CODES,
+        controls.CODES,
+        settlement.CODES,
+    ):
         for code, meaning in table.items():
             said = ruled.setdefault(code, [])
             if not any(meaning in other for other in said):
