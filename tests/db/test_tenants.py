@@ -50,7 +50,6 @@ NEVER_WRITTEN = [
     ("settlement_commands", "amount_minor"),
     ("settlement_commands", "fingerprint"),
     ("settlement_commands", "received_at"),
-    ("settlement_commands", "sequence"),
 ]
 UNCHANGING = ["ledger_transactions", "ledger_legs", "audit_log", "receipts", "tenants", "assets", "alembic_version"]
 QUERIES = 1_000
