@@ -125,8 +125,8 @@ answer. At the end every answer, escrow, command, balance, hold, event and workf
 requests alone make of them, and the ledger is verified offline. What each check asks for stands in
 `tests/soak/verdict.py`.
 """
-KILLS_HEAD = """Time to recover: from the kill, downtime included, to the end of the first request that was sent after it
-and took effect behind Temporal. Kills overlap, so it may hold the recovery of another process as well.
+KILLS_HEAD = """Time to recover: from the kill, downtime included, to the end of the first request that was sent after
+it and took effect behind Temporal. Kills overlap, so it may hold the recovery of another process as well.
 
 | killed | times | recovered in (median) | longest |
 |---|---|---|---|"""

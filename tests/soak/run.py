@@ -163,12 +163,12 @@ class Soak:
                     if not await reader.reach(row[0], READ_SECONDS):
                         self._wrong([f"{name} came only to {reader.after} of {row[0]}"])
                     self._wrong(verdict.feed(connection, name, reader.ids))
-                    self._wrong(reader.faults)
+                    self._wrong(f"{count} times {fault}" for fault, count in Counter(reader.faults).items())
                     self.result.numbers[f"{name}: events"] = len(reader.ids)
                     self.result.numbers[f"{name}: connections lost"] = reader.failures
         self._wrong(record.surprises)
         self._wrong(self.ledger.surprises)
-        self._wrong(client.tally.faults)
+        self._wrong(f"{count} times {fault}" for fault, count in Counter(client.tally.faults).items())
 
     def _wrong(self, found: Iterable[str]) -> None:
         self.result.wrong += found
