@@ -31,13 +31,15 @@ from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
+from activities.sealing.sealer import Sealer, Signer
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
 from domain.errors import Unavailable
 from kit.build import build_id
 from kit.logs import configure_logging
-from kit.settings import WorkerSettings, load
+from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
+from kit.signing import KeyUnusable, SigningKey
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 
@@ -92,6 +94,7 @@ def create_worker(
 async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT, then finish what is under way."""
     build = settings.holdfast_build_id or build_id()
+    signer = _signer(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -108,6 +111,7 @@ async def run(settings: WorkerSettings) -> None:
         worker = create_worker(client, settings.temporal_task_queue, build, tenants=tenants, engine=engine)
         relay = asyncio.create_task(Relay(engine, settings.database_url).run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
+        tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
@@ -119,6 +123,20 @@ async def run(settings: WorkerSettings) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
+
+
+def _signer(settings: WorkerSettings) -> Signer:
+    """With what checkpoints are signed; there is no worker that seals and does not sign."""
+    try:
+        key = SigningKey.load(settings.seal_key_file)
+        settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    except KeyUnusable as error:
+        print(f"configuration: SEAL_KEY_FILE {error}", file=sys.stderr, flush=True)
+    except OSError as error:
+        print(f"configuration: CHECKPOINT_DIR {error}", file=sys.stderr, flush=True)
+    else:
+        return Signer(key, settings.checkpoint_dir, settings.seal_origin, settings.checkpoint_seconds)
+    raise SystemExit(EXIT_CONFIGURATION)
 
 
 async def _until(worker: Worker, stop: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, ValidationError, field_validator
@@ -53,6 +54,12 @@ class WorkerSettings(ServerSettings):
     holdfast_build_id: str | None = Field(default=None, description="defaults to a hash of the source workers run")
     worker_health_host: str = "127.0.0.1"
     worker_health_port: int = Field(default=0, ge=0, le=65535, description="0 serves no health endpoint")
+    seal_key_file: Path = Field(description="The Ed25519 key (PEM) that signs checkpoints; the same for every worker")
+    checkpoint_dir: Path = Field(description="Where signed checkpoints are kept outside the database")
+    seal_origin: str = Field(
+        default="holdfast", pattern=r"^[^\s+]+$", description="The name of this house in its checkpoints"
+    )
+    checkpoint_seconds: float = Field(default=60, ge=1, le=86_400)
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

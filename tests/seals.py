@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -105,7 +106,7 @@ class Vault:
     async def sign(self) -> bool:
         return await self.sealer.checkpoint(LEDGER)
 
-    def ask(self, query: str, *parameters: object) -> list[tuple[object, ...]]:
+    def ask(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Rows, read as the superuser."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(query.encode(), parameters or None)
@@ -121,21 +122,27 @@ class Vault:
     def sealed(self) -> list[Entry]:
         """Every entry of every batch, in order."""
         rows = self.ask("SELECT entries FROM seal_batches ORDER BY batch_no")
-        return [entry for (raw,) in rows for entry in entries_of(bytes(raw))]  # type: ignore[arg-type]
+        return [entry for (raw,) in rows for entry in entries_of(bytes(raw))]
 
     async def close(self) -> None:
         await self.app.dispose()
         await self.engine.dispose()
 
 
+_TEMPLATE = "sealing_template"
+
+
 @contextmanager
 def scratch_database(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A migrated database that goes with the test."""
+    """A migrated database that goes with the test, copied from one that is migrated once for the run."""
     name = f"scratch_{new_id().hex}"
     with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-        connection.execute(statements.SQL("CREATE DATABASE {}").format(statements.Identifier(name)))
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_TEMPLATE]).fetchone():
+            connection.execute(statements.SQL("CREATE DATABASE {}").format(statements.Identifier(_TEMPLATE)))
+            migrate.upgrade(postgres.url_of(_TEMPLATE))
+        copy = statements.SQL("CREATE DATABASE {} TEMPLATE {}")
+        connection.execute(copy.format(statements.Identifier(name), statements.Identifier(_TEMPLATE)))
     try:
-        migrate.upgrade(postgres.url_of(name))
         yield postgres.url_of(name)
     finally:
         with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:

@@ -47,7 +47,7 @@ async def vault(sealing_url: str, tmp_path: Path) -> AsyncIterator[Vault]:
 
 def committed(vault: Vault) -> list[tuple[int, bytes]]:
     rows = vault.ask("SELECT sequence, uuid_send(transaction_id) FROM ledger_transactions ORDER BY sequence")
-    return [(int(str(key)), bytes(identity)) for key, identity in rows]  # type: ignore[call-overload]
+    return [(key, bytes(identity)) for key, identity in rows]
 
 
 async def test_what_was_committed_is_sealed_in_order(vault: Vault) -> None:

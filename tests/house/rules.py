@@ -35,8 +35,9 @@ EXACT = ("domain/", "db/ledger", "db/escrow", "activities/ledger", "activities/e
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay and to retention",
+    "worker.py": "hands it to the relay, to the sealer and to retention",
     "tools/tenants.py": "makes tenants and their first keys",
+    "tools/seals/verify.py": "compares every tenant's rows with their seals, and only reads",
 }
 
 #: Where SQLAlchemy's transactions begin and end. Everything else is handed a connection.
@@ -49,6 +50,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
     "activities/relay.py": "gives committed events their position, one batch a transaction",
     "activities/retention.py": "deletes what is old, one batch a transaction",
+    "activities/sealing/sealer.py": "seals one batch a transaction, and signs checkpoints",
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",

@@ -40,6 +40,8 @@ ABOUT = {
     "outbox": "What happened, in the commit in which it happened; the durable feed is read from it by position.",
     "pending_transfers": "Transfers in two phases: money on hold until it is posted, voided or expires.",
     "receipts": "Steps that were done, with their answers: a step that is repeated finds its own.",
+    "seal_batches": "The hash of every ledger transaction, in order, under one Merkle root per batch. Append-only.",
+    "seal_checkpoints": "The signed root over all batches, a minute apart; also written outside. Append-only.",
     "tenants": "Customers of the house.",
 }
 
