@@ -48,6 +48,7 @@ STATUS: dict[int, frozenset[str]] = {
         "reference_taken",
         "tenant_name_taken",
         "idempotency_key_in_flight",
+        "not_sealed_yet",
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),

@@ -76,8 +76,11 @@ class CheckpointFile:
             return
         with file:
             torn: list[tuple[int, bytes]] = []
+            before = b""
             for number, raw in enumerate(file, 1):
-                line = _parsed(number, raw)
+                if raw == before:
+                    continue  # it was whole but for its end, and was repeated
+                before, line = raw, _parsed(number, raw)
                 if line is None:
                     torn.append((number, raw))
                     continue

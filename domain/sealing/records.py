@@ -119,7 +119,11 @@ class BatchHead:
     total_count: int
     root: bytes
 
+    def form(self) -> str:
+        """Version 1 of what is hashed."""
+        keys = f"{self.stream}|{self.batch_no}|{self.first_key}|{self.last_key}"
+        return f"holdfast batch 1|{keys}|{self.entry_count}|{self.total_count}|{self.root.hex()}"
+
     def leaf(self) -> bytes:
         """Its leaf in the tree that checkpoints are about; batch 1 is leaf 0."""
-        text = f"holdfast batch 1|{self.stream}|{self.batch_no}|{self.first_key}|{self.last_key}|"
-        return leaf_hash(f"{text}{self.entry_count}|{self.total_count}|{self.root.hex()}".encode())
+        return leaf_hash(self.form().encode())

@@ -27,6 +27,7 @@ DEFINER_FUNCTIONS = {
     "find_api_key",
     "ledger_legs_apply",
     "ledger_transactions_complete",
+    "seal_leaves",
 }
 #: What no process of ours may write, because the database does or because it is what was agreed on.
 NEVER_WRITTEN = [

@@ -12,6 +12,8 @@ import psycopg
 
 from domain.sealing.records import Entry, Leg, Transaction, ledger_entry
 
+#: Keys are positive; who puts a row in front of the first is found too.
+BEFORE_ALL = -(2**63)
 _HEAD = len(Transaction._fields)
 _ROWS = """
 COPY (
@@ -31,10 +33,10 @@ class LedgerRows:
     """Transactions with their legs, in the order of their sequence; one is looked at ahead of the reader."""
 
     connection: psycopg.Connection[Any]
-    after: int = 0
+    after: int = BEFORE_ALL
     count: int = 0
     #: The first transaction whose legs do not add up to nothing in each asset, or are not as many as it says.
-    unbalanced: str | None = None
+    unbalanced: Entry | None = None
     _rows: Generator[Entry] = field(init=False)
     _next: Entry | None = field(init=False, default=None)
 
@@ -73,7 +75,7 @@ class LedgerRows:
                     self.count += 1
                     entry = ledger_entry(transaction, legs)
                     if self.unbalanced is None and not _balanced(transaction, legs):
-                        self.unbalanced = f"sequence {entry.key}, transaction {entry.name()}"
+                        self.unbalanced = entry
                     yield entry
 
 

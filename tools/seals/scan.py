@@ -20,6 +20,7 @@ SELECT stream, batch_no, first_key, last_key, entry_count, total_count, root, no
 WHERE stream = %s AND batch_no >= %s ORDER BY batch_no
 """
 _BATCHES_AHEAD = 20
+MAX_KEY = 2**63 - 1
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class Scan:
                 f" {self.last_key} was dropped or has lost its seal"
             )
         unsealed = self.rows.rest()
-        self._balanced()
+        self._balanced(MAX_KEY)
         return unsealed
 
     def _batch(self, head: BatchHead, nodes: bytes, raw: bytes) -> None:
@@ -78,7 +79,7 @@ class Scan:
         if b"".join(made) != nodes:
             place = next(at for at in range(len(made) + 1) if made[at:] != _hashes(nodes)[at:]) if made else 0
             raise Finding(f"batch {number}: the tree's nodes that are kept with it were edited (from level {place})")
-        self._balanced()
+        self._balanced(head.last_key)
         self.last_key, self.total = head.last_key, head.total_count
         self._checkpoint(head)
 
@@ -96,9 +97,10 @@ class Scan:
         self._covered, self._covered_key = size, head.last_key
         self.checkpoints += 1
 
-    def _balanced(self) -> None:
-        if self.rows.unbalanced is not None:
-            raise Finding(f"{self.rows.unbalanced}: its legs do not add up to zero, or are not as many as it says")
+    def _balanced(self, until: int) -> None:
+        entry = self.rows.unbalanced
+        if entry is not None and entry.key <= until:
+            raise Finding(f"{_row(entry)}: its legs do not add up to zero, or are not as many as it says")
 
     def _record_edited(self, head: BatchHead, sealed: list[Entry], found: list[Entry]) -> NoReturn:
         """The entries that a batch keeps are not under its root."""

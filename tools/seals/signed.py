@@ -69,9 +69,7 @@ def collect(
             if found is None:
                 continue
             if (found.size, found.root) != (size, bytes(root)):
-                signed.faults.append(
-                    f"{what}: its note was signed for {checkpoint.size} batches or another root: edited"
-                )
+                signed.faults.append(f"{what}: its note was signed for {found.size} batches or another root")
             signed.take(found, what)
             signed.inside.add(found.size)
             signed.last_at = f"{at:%Y-%m-%d %H:%M:%S}Z"

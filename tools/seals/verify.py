@@ -16,7 +16,7 @@ from db.engine import Role
 from domain.sealing.merkle import HASH_BYTES, Frontier, edge
 from tools.seals import books
 from tools.seals.findings import Finding
-from tools.seals.rows import LedgerRows
+from tools.seals.rows import BEFORE_ALL, LedgerRows
 from tools.seals.scan import Scan
 from tools.seals.signed import Signed, collect
 
@@ -56,7 +56,7 @@ def verify(database_url: str, *, directories: Sequence[Path], keys: Sequence[byt
         _begin(rows, snapshot[0])
         signed = collect(seals, STREAM, directories, keys)
         edge_before, after, total = _before(seals, since_batch)
-        reading = LedgerRows(rows, after)
+        reading = LedgerRows(rows, BEFORE_ALL if since_batch <= 1 else after)
         stack.callback(reading.close)
         scan = Scan(seals, reading, signed, edge=edge_before, last_key=after, total=total)
         unsealed = scan.run()

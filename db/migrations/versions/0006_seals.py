@@ -56,7 +56,32 @@ COMMENT ON COLUMN seal_checkpoints.verifier_key IS 'the key that signed it; beli
 COMMENT ON COLUMN seal_checkpoints.recorded_at IS 'database clock';
 """
 
+FUNCTIONS = """
+CREATE FUNCTION seal_leaves(sealed_stream text, sealed_key bigint, sealed_id uuid)
+    RETURNS TABLE (batch_no bigint, first_key bigint, last_key bigint, entry_count integer, total_count bigint,
+                   root bytea, place integer, leaves bytea)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    -- An entry is 72 bytes: key, tenant, id, leaf hash. The batch is shown to whose entry stands there, without names.
+    SELECT b.batch_no, b.first_key, b.last_key, b.entry_count, b.total_count, b.root, found.n, (
+        SELECT string_agg(substr(b.entries, 72 * n + 41, 32), ''::bytea ORDER BY n)
+        FROM generate_series(0, b.entry_count - 1) AS n
+    )
+    FROM (
+        SELECT * FROM seal_batches WHERE stream = sealed_stream AND last_key >= sealed_key ORDER BY last_key LIMIT 1
+    ) AS b, LATERAL (
+        SELECT n FROM generate_series(0, b.entry_count - 1) AS n
+        WHERE substr(b.entries, 72 * n + 1, 40)
+            = int8send(sealed_key) || uuid_send(current_tenant()) || uuid_send(sealed_id)
+    ) AS found
+$$;
+COMMENT ON FUNCTION seal_leaves(text, bigint, uuid) IS
+    'the batch that seals a row of this transaction''s tenant: its head, the row''s place, and all its hashes';
+"""
+
 SECURITY = """
+REVOKE ALL ON FUNCTION seal_leaves(text, bigint, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION seal_leaves(text, bigint, uuid) TO holdfast_app, holdfast_engine;
+
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON seal_batches
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON seal_checkpoints
@@ -72,12 +97,13 @@ GRANT INSERT (stream, tree_size, root, note, verifier_key) ON seal_checkpoints T
 """
 
 DOWN = """
+DROP FUNCTION seal_leaves(text, bigint, uuid);
 DROP TABLE seal_checkpoints, seal_batches;
 """
 
 
 def upgrade() -> None:
-    for script in (TABLES, SECURITY):
+    for script in (TABLES, FUNCTIONS, SECURITY):
         op.execute(script)
 
 
