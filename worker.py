@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -39,7 +40,7 @@ from domain.errors import Unavailable
 from kit.build import build_id
 from kit.logs import configure_logging
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
-from kit.signing import KeyUnusable, SigningKey
+from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 
@@ -129,13 +130,14 @@ def _signer(settings: WorkerSettings) -> Signer:
     """With what checkpoints are signed; there is no worker that seals and does not sign."""
     try:
         key = SigningKey.load(settings.seal_key_file)
+        older = tuple(load_public(Path(file)) for file in settings.seal_old_public_keys.split(":") if file)
         settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     except KeyUnusable as error:
-        print(f"configuration: SEAL_KEY_FILE {error}", file=sys.stderr, flush=True)
+        print(f"configuration: SEAL_KEY_FILE, SEAL_OLD_PUBLIC_KEYS: {error}", file=sys.stderr, flush=True)
     except OSError as error:
         print(f"configuration: CHECKPOINT_DIR {error}", file=sys.stderr, flush=True)
     else:
-        return Signer(key, settings.checkpoint_dir, settings.seal_origin, settings.checkpoint_seconds)
+        return Signer(key, settings.checkpoint_dir, settings.seal_origin, settings.checkpoint_seconds, older)
     raise SystemExit(EXIT_CONFIGURATION)
 
 

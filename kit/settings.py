@@ -55,6 +55,7 @@ class WorkerSettings(ServerSettings):
     worker_health_host: str = "127.0.0.1"
     worker_health_port: int = Field(default=0, ge=0, le=65535, description="0 serves no health endpoint")
     seal_key_file: Path = Field(description="The Ed25519 key (PEM) that signs checkpoints; the same for every worker")
+    seal_old_public_keys: str = Field(default="", description="Files (PEM, by colons) of keys that signed before")
     checkpoint_dir: Path = Field(description="Where signed checkpoints are kept outside the database")
     seal_origin: str = Field(
         default="holdfast", pattern=r"^[^\s+]+$", description="The name of this house in its checkpoints"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,8 @@ class Signer:
     directory: Path
     origin: str
     every_seconds: float = 60.0
+    #: The public halves of keys that signed before this one.
+    old_keys: tuple[bytes, ...] = ()
 
     def name(self, stream: Stream) -> VerifierKey:
         """The key under the name of the stream's log."""
@@ -68,7 +71,10 @@ class Signer:
         return CheckpointFile(self.directory, stream.name)
 
     def read(self, note: str) -> Checkpoint:
-        """The checkpoint in a note that this key signed, under whatever name; raises ``NoteInvalid``."""
+        """The checkpoint in a note that this key or an older one signed, under whatever name; else ``NoteInvalid``."""
+        for older in self.old_keys:
+            with suppress(NoteInvalid):
+                return notes.read(note, older, verify)
         return notes.read(note, self.key.public, verify)
 
 

@@ -68,7 +68,7 @@ def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     [
         ({}, "SEAL_KEY_FILE is not set"),
         ({}, "CHECKPOINT_DIR is not set"),
-        ({"SEAL_KEY_FILE": "/nowhere/key.pem", "CHECKPOINT_DIR": "/tmp"}, "SEAL_KEY_FILE /nowhere/key.pem"),
+        ({"SEAL_KEY_FILE": "/nowhere/key.pem", "CHECKPOINT_DIR": "/tmp"}, "SEAL_OLD_PUBLIC_KEYS: /nowhere/key.pem"),
         ({"SEAL_KEY_FILE": "KEY", "CHECKPOINT_DIR": "/proc/1/none"}, "CHECKPOINT_DIR "),
         ({"SEAL_KEY_FILE": "KEY", "CHECKPOINT_DIR": "/tmp", "SEAL_ORIGIN": "two words"}, "SEAL_ORIGIN "),
     ],

@@ -334,6 +334,19 @@ async def test_a_crash_in_the_middle_of_a_line_heals(vault: Vault, cut: int) -> 
     assert check(vault).checkpoints == 3
 
 
+async def test_a_new_key_goes_on_where_the_old_one_ended(vault: Vault) -> None:
+    fresh = SigningKey.generate()
+    await vault.deposit(11)
+    await vault.seal()
+    with pytest.raises(SealsBroken, match="did not sign this"):
+        await vault.new_sealer(signer=Signer(fresh, vault.signer.directory, "test", 0)).checkpoint(LEDGER)
+    renewed = Signer(fresh, vault.signer.directory, "test", 0, old_keys=(vault.key.public,))
+    assert await vault.new_sealer(signer=renewed).checkpoint(LEDGER)
+    report = verify(vault.url, directories=[renewed.directory], keys=[fresh.public, vault.key.public])
+    assert report.checkpoints == 3
+    assert "did not sign this" in finding(vault)
+
+
 async def test_nothing_is_signed_twice_or_when_nothing_is_new(vault: Vault) -> None:
     assert not await vault.sign()
     await vault.deposit(1)

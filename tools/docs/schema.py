@@ -19,7 +19,7 @@ clock; no role may set it. Balances and what holds have left are written by the 
 |---|---|
 | `holdfast_owner` | own the tables, migrate |
 | `holdfast_app` | read and add the rows of one tenant at a time; change where an escrow stands, never what was agreed |
-| `holdfast_engine` | the same over all tenants; give events their position; delete expired idempotency keys |
+| `holdfast_engine` | the same over all tenants; give events their position; seal; delete expired idempotency keys |
 
 Run queries as a member of `holdfast_app`, with `SET app.tenant = '<tenant id>'` first.
 """
