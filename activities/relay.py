@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
-import asyncpg
 from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db.engine import CONNECT_TIMEOUT_SECONDS, transaction
-from db.outbox import WAKE_CHANNEL, lag, number_committed
+from activities.consuming import Consumer
+from db.doorbell import Doorbell
+from db.engine import transaction
+from db.listening import listen
+from db.outbox import FEED_CHANNEL, WAKE_CHANNEL, lag, number_committed
 from domain.errors import Unavailable
 
 POLL_SECONDS = 1.0
 BATCH_EVENTS = 2_000
 RETRY_SECONDS = 1.0
-
-#: What a connection can fail with. ``InternalClientError``: it ended between two messages of the protocol.
-_LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+#: After a pass that found events. Under load the commits of this time share the next one, instead of a pass each.
+BREATH_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
 _numbered = Counter("holdfast_outbox_numbered_total", "Events that this process gave their place in the feed")
@@ -28,59 +30,73 @@ _lag_seconds = Gauge("holdfast_outbox_lag_seconds", "Age of the oldest committed
 
 
 class Relay:
-    """Runs in every worker; an advisory lock lets one at a time number events. ``engine`` sees every tenant."""
+    """Runs in every worker; an advisory lock lets one at a time number events. ``engine`` sees every tenant.
 
-    def __init__(self, engine: AsyncEngine, dsn: str, *, poll_seconds: float = POLL_SECONDS) -> None:
+    The consumers run beside it, woken by what this process numbers and by what others do.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        dsn: str,
+        *,
+        consumers: Sequence[Consumer] = (),
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
         self._engine = engine
         self._dsn = dsn
+        self._consumers = consumers
         self._poll_seconds = poll_seconds
         self._wake = asyncio.Event()
+        self._feed_bell = Doorbell(engine, FEED_CHANNEL)
 
     async def run(self) -> None:
         """Work until cancelled. A database that is away is waited for."""
-        listener = asyncio.create_task(self._listen())
+        hear = {WAKE_CHANNEL: self._wake.set}
+        if self._consumers:
+            hear[FEED_CHANNEL] = self._wake_consumers
+        beside = [asyncio.create_task(listen(self._dsn, hear), name="relay-listener")]
+        beside += [asyncio.create_task(each.run(), name=each.name) for each in self._consumers]
+        numbering = asyncio.create_task(self._number(), name="relay-numbering")
         try:
-            while True:
-                self._wake.clear()
-                try:
-                    while await self.pass_once() == BATCH_EVENTS:
-                        pass
-                except Unavailable as error:
-                    _log.warning("the relay waits for the database: %s", error)
-                    await asyncio.sleep(RETRY_SECONDS)
-                    continue
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._poll_seconds)
+            # None of them ends by itself: whichever does has met a bug, and the process should say so.
+            done, _ = await asyncio.wait([numbering, *beside], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            for task in (numbering, *beside):
+                task.cancel()
+            await asyncio.gather(numbering, *beside, return_exceptions=True)
+            await self._feed_bell.close()
 
     async def pass_once(self) -> int:
-        """Number one batch; returns how many events it was."""
+        """Number one batch, tell who reads the feed, and return how many events it was."""
         async with transaction(self._engine) as connection:
             numbered = await number_committed(connection, limit=BATCH_EVENTS)
             waiting, seconds = await lag(connection)
+        if numbered:
+            self._wake_consumers()
+            self._feed_bell.ring()
         _numbered.inc(numbered)
         _waiting.set(waiting)
         _lag_seconds.set(seconds)
         return numbered
 
-    async def _listen(self) -> None:
+    async def _number(self) -> None:
         while True:
+            self._wake.clear()
             try:
-                await self._listen_once()
-            except _LOST as error:
-                _log.warning("the relay cannot listen and polls: %s", error)
-            await asyncio.sleep(RETRY_SECONDS)
+                while (numbered := await self.pass_once()) == BATCH_EVENTS:
+                    pass
+                if numbered:
+                    await asyncio.sleep(BREATH_SECONDS)
+            except Unavailable as error:
+                _log.warning("the relay waits for the database: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._poll_seconds)
 
-    async def _listen_once(self) -> None:
-        """Wake the relay on every notification until the connection ends."""
-        closed = asyncio.Event()
-        connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_SECONDS)
-        try:
-            connection.add_termination_listener(lambda _: closed.set())
-            await connection.add_listener(WAKE_CHANNEL, lambda *_: self._wake.set())
-            self._wake.set()
-            await closed.wait()
-        finally:
-            await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
+    def _wake_consumers(self) -> None:
+        for consumer in self._consumers:
+            consumer.wake()

@@ -1,14 +1,13 @@
-"""Waking the relay: after a commit, never inside it, and many rings make one notification."""
+"""Waking who works on: after a commit, never inside it, and many rings make one notification."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db.engine import transaction
+from db.engine import notify
 from db.outbox import WAKE_CHANNEL
 from domain.errors import Unavailable
 
@@ -16,13 +15,14 @@ _log = logging.getLogger(__name__)
 
 
 class Doorbell:
-    """Sends NOTIFY on the outbox channel. A lost ring costs time, not events: the relay polls behind it.
+    """Sends NOTIFY, to the relay unless told otherwise. A lost ring costs time, not events: who listens polls too.
 
-    NOTIFY inside a posting transaction would serialise commits, so it has a short transaction of its own.
+    NOTIFY inside a posting transaction would serialise commits, so it goes alone.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, channel: str = WAKE_CHANNEL) -> None:
         self._engine = engine
+        self._channel = channel
         self._pending = False
         self._task: asyncio.Task[None] | None = None
 
@@ -41,7 +41,6 @@ class Doorbell:
         while self._pending:
             self._pending = False
             try:
-                async with transaction(self._engine) as connection:
-                    await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": WAKE_CHANNEL})
+                await notify(self._engine, self._channel)
             except Unavailable as error:
-                _log.warning("the relay was not woken and will find the events by polling: %s", error)
+                _log.warning("%s was not notified, and so is found by polling: %s", self._channel, error)

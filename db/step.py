@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -18,13 +19,16 @@ from db.outbox import OutboxEvent
 
 _BEGIN = text("SELECT step_begin(:tenant, :step)")
 
-_CLOSE = text(
+_LEAVE = text(
     """
     WITH audit AS (
         INSERT INTO audit_log
             (tenant_id, subject, action, actor_user, actor_key_id, request_id, workflow_id, at, details)
-        VALUES (:tenant, :subject, :action, :actor_user, :actor_key_id, :request_id, :workflow_id, :at,
-                CAST(:details AS jsonb))
+        SELECT :tenant, subject, action, actor_user, actor_key_id, request_id, workflow_id, at, details
+        FROM jsonb_to_recordset(CAST(:audit AS jsonb)) AS a
+            (n int, subject text, action text, actor_user text, actor_key_id uuid, request_id text, workflow_id text,
+             at timestamptz, details jsonb)
+        ORDER BY n
     ), events AS (
         INSERT INTO outbox (tenant_id, event_id, topic, type, subject, occurred_at, data)
         SELECT :tenant, event_id, topic, type, subject, occurred_at, data
@@ -32,9 +36,46 @@ _CLOSE = text(
             (n int, event_id uuid, topic text, type text, subject text, occurred_at timestamptz, data jsonb)
         ORDER BY n
     )
-    INSERT INTO receipts (tenant_id, step_id, result) VALUES (:tenant, :step, CAST(:result AS jsonb))
+    INSERT INTO receipts (tenant_id, step_id, result)
+    SELECT :tenant, step_id, result
+    FROM jsonb_to_recordset(CAST(:receipts AS jsonb)) AS r (step_id text, result jsonb)
     """
 )
+
+_RECEIPTS = text(
+    "SELECT r.step_id, r.result FROM receipts r WHERE r.tenant_id = :tenant AND r.step_id = ANY(CAST(:steps AS text[]))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a step leaves beside its rows: its receipt, one audit record, its events."""
+
+    step_id: str
+    result: Mapping[str, Any]
+    audit: AuditRecord
+    events: Sequence[OutboxEvent]
+
+
+async def leave(connection: AsyncConnection, tenant_id: UUID, steps: Sequence[Left]) -> None:
+    """Write what steps leave, all in one statement, in the transaction that did them."""
+    events = [event for left in steps for event in left.events]
+    receipts = [{"step_id": left.step_id, "result": left.result} for left in steps]
+    await connection.execute(
+        _LEAVE,
+        {
+            "tenant": tenant_id,
+            "audit": json.dumps([_audit_row(n, left.audit) for n, left in enumerate(steps)]),
+            "events": json.dumps([_event_row(n, event) for n, event in enumerate(events)]),
+            "receipts": json.dumps(receipts),
+        },
+    )
+
+
+async def receipts_of(connection: AsyncConnection, tenant_id: UUID, step_ids: Sequence[str]) -> dict[str, Any]:
+    """The stored results of those of the steps that were done."""
+    rows = await connection.execute(_RECEIPTS, {"tenant": tenant_id, "steps": list(step_ids)})
+    return {row.step_id: row.result for row in rows}
 
 
 class StepNotFinished(RuntimeError):
@@ -50,27 +91,15 @@ class Step:
         self.step_id = step_id
         self.receipt = receipt
         self.finished = False
+        self.skipped = False
+
+    def skip(self) -> None:
+        """There was nothing to do: the step leaves nothing behind, not even a receipt, and may be asked again."""
+        self.skipped = True
 
     async def finish(self, *, result: Mapping[str, Any], audit: AuditRecord, events: Sequence[OutboxEvent]) -> None:
         """Write what the step leaves beside its rows: audit record, events, receipt. Once, as its last act."""
-        origin = audit.origin
-        await self.connection.execute(
-            _CLOSE,
-            {
-                "tenant": self.tenant_id,
-                "step": self.step_id,
-                "result": json.dumps(result),
-                "subject": audit.subject,
-                "action": audit.action,
-                "actor_user": origin.user_id,
-                "actor_key_id": origin.key_id,
-                "request_id": origin.request_id,
-                "workflow_id": origin.workflow_id,
-                "at": audit.at,
-                "details": json.dumps(audit.details),
-                "events": json.dumps([_event_row(n, event) for n, event in enumerate(events)]),
-            },
-        )
+        await leave(self.connection, self.tenant_id, [Left(self.step_id, result, audit, events)])
         self.finished = True
 
 
@@ -85,10 +114,25 @@ async def step(engine: AsyncEngine, doorbell: Doorbell, *, tenant_id: UUID, step
         receipt = await connection.scalar(_BEGIN, {"tenant": tenant_id, "step": step_id})
         opened = Step(connection, tenant_id, step_id, receipt)
         yield opened
-        if receipt is None and not opened.finished:
+        if receipt is None and not (opened.finished or opened.skipped):
             raise StepNotFinished(step_id)
     if opened.finished:
         doorbell.ring()
+
+
+def _audit_row(n: int, audit: AuditRecord) -> dict[str, Any]:
+    origin = audit.origin
+    return {
+        "n": n,
+        "subject": audit.subject,
+        "action": audit.action,
+        "actor_user": origin.user_id,
+        "actor_key_id": None if origin.key_id is None else str(origin.key_id),
+        "request_id": origin.request_id,
+        "workflow_id": origin.workflow_id,
+        "at": audit.at.isoformat(),
+        "details": audit.details,
+    }
 
 
 def _event_row(n: int, event: OutboxEvent) -> dict[str, Any]:

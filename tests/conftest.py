@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from activities.relay import Relay
 from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
@@ -27,7 +26,7 @@ from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
-from worker import create_worker
+from worker import create_relay, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"
@@ -67,7 +66,7 @@ async def tenants_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture(scope="session")
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """Connections of the role that sees every tenant."""
-    engine = create_engine(database_url, Role.ENGINE, pool_size=4)
+    engine = create_engine(database_url, Role.ENGINE, pool_size=8)
     yield engine
     await engine.dispose()
 
@@ -95,7 +94,7 @@ async def worker(
     """A versioned worker whose build is current, with the relay beside it."""
     build = Build(DEPLOYMENT_NAME, TEST_BUILD)
     running = create_worker(temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine)
-    relay = asyncio.create_task(Relay(engine, database_url).run())
+    relay = asyncio.create_task(create_relay(temporal, TASK_QUEUE, database_url, engine=engine).run())
     async with running:
         await make_current(temporal, build)
         yield running

@@ -50,7 +50,7 @@ if [ "uv==$(.venv/bin/uv --version 2>/dev/null | cut -d' ' -f2)" != "$pinned" ];
 fi
 
 say "packages from requirements/dev.txt"
-if ! .venv/bin/uv pip sync --python .venv/bin/python --require-hashes requirements/dev.txt; then
+if ! .venv/bin/uv pip sync --compile-bytecode --python .venv/bin/python --require-hashes requirements/dev.txt; then
     # uv does not read pip's configuration; where only pip knows the way to a package index, pip installs.
     say "uv could not install; trying pip"
     .venv/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt

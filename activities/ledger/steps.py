@@ -1,7 +1,8 @@
-"""The step of a deposit, a withdrawal or a reversal: one posting, one commit."""
+"""The step of a deposit, a withdrawal, a transfer or a reversal: one posting, one commit."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,14 +15,21 @@ from db.audit import AuditRecord
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
 from db.ids import new_id
+from db.ledger.group import Entry, PostingGroup
 from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
-from db.step import step
+from db.step import Left
 from domain import ledger as rules
 from domain.errors import Refusal
 from domain.ids import transfer_workflow_id
 from domain.money import format_minor
+from domain.transfers import check_parties
 
-_PAST = {TransferKind.DEPOSIT: "deposited", TransferKind.WITHDRAWAL: "withdrawn", TransferKind.REVERSAL: "reversed"}
+_PAST = {
+    TransferKind.DEPOSIT: "deposited",
+    TransferKind.WITHDRAWAL: "withdrawn",
+    TransferKind.REVERSAL: "reversed",
+    TransferKind.TRANSFER: "transferred",
+}
 
 
 class LedgerActivities:
@@ -29,7 +37,7 @@ class LedgerActivities:
 
     def __init__(self, engine: AsyncEngine, doorbell: Doorbell) -> None:
         self._engine = engine
-        self._doorbell = doorbell
+        self._group = PostingGroup(engine, doorbell)
 
     @activity.defn(name="ledger.transfer")
     async def transfer(self, request: RecordTransfer) -> TransferOutcome:
@@ -43,10 +51,11 @@ class LedgerActivities:
         async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
             posting = await _posting(connection, wanted, request.at)
             standing = await _standing(connection, posting, wanted)
+            facts = await _facts(connection, posting)
         if standing is not None:
             return standing
         try:
-            await self._book(request, posting)
+            await self._book(request, posting, facts)
         except Refusal:
             # Somebody may have booked the same reference since we looked: then that stands, whatever refused us.
             async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
@@ -56,21 +65,18 @@ class LedgerActivities:
             return standing
         return TransferOutcome(transaction_id=wanted.transfer_id)
 
-    async def _book(self, request: RecordTransfer, posting: rules.Posting) -> None:
+    async def _book(self, request: RecordTransfer, posting: rules.Posting, facts: Mapping[str, Any]) -> None:
         wanted = request.request
         workflow_id = transfer_workflow_id(wanted.transfer_id)
-        async with step(self._engine, self._doorbell, tenant_id=wanted.tenant_id, step_id=workflow_id) as opened:
-            if opened.receipt is not None:
-                return
-            await ledger.post(opened.connection, wanted.tenant_id, [posting])
-            facts = await _facts(opened.connection, posting)
-            subject = f"account:{_party(posting)}"
-            action = f"ledger.{_PAST[wanted.kind]}"
-            await opened.finish(
-                result={"transaction_id": str(posting.transaction_id)},
-                audit=AuditRecord(subject, action, request.at, wanted.origin.to_origin(workflow_id), facts),
-                events=[OutboxEvent(new_id(), SETTLEMENT_TOPIC, action, subject, posting.effective_at, facts)],
-            )
+        subject = f"account:{_party(posting)}"
+        action = f"ledger.{_PAST[wanted.kind]}"
+        left = Left(
+            step_id=workflow_id,
+            result={"transaction_id": str(posting.transaction_id)},
+            audit=AuditRecord(subject, action, request.at, wanted.origin.to_origin(workflow_id), facts),
+            events=[OutboxEvent(new_id(), SETTLEMENT_TOPIC, action, subject, posting.effective_at, facts)],
+        )
+        await self._group.post(wanted.tenant_id, Entry([posting], left))
 
 
 async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: datetime) -> rules.Posting:
@@ -97,6 +103,10 @@ async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: dat
             raise Refusal("already_reversed", f"transaction {reversal.posting.transaction_id} reversed it before")
         return rules.reverse(original.posting, **common)
     asset = await ledger.get_asset(connection, wanted.asset or "")
+    if wanted.kind is TransferKind.TRANSFER:
+        source, target = wanted.account or "", wanted.counterparty or ""
+        check_parties(source, target)
+        return rules.transfer(source, target, asset.symbol, wanted.amount_minor, **common)
     book = rules.deposit if wanted.kind is TransferKind.DEPOSIT else rules.withdrawal
     return book(wanted.account or "", asset.symbol, wanted.amount_minor, **common)
 
@@ -124,14 +134,14 @@ async def _standing(
 
 
 def _party(posting: rules.Posting) -> str:
-    """The account on the inside of a movement from or to the outside."""
+    """The account on the inside of a movement from or to the outside; of a transfer the one that pays."""
     return next(leg.account for leg in posting.legs if leg.account != rules.SYSTEM_EXTERNAL)
 
 
 async def _facts(connection: AsyncConnection, posting: rules.Posting) -> dict[str, Any]:
     leg = next(leg for leg in posting.legs if leg.account != rules.SYSTEM_EXTERNAL)
     asset = await ledger.get_asset(connection, leg.asset)
-    return {
+    facts = {
         "transaction_id": str(posting.transaction_id),
         "account": leg.account,
         "asset": leg.asset,
@@ -139,3 +149,6 @@ async def _facts(connection: AsyncConnection, posting: rules.Posting) -> dict[st
         "reference": posting.reference,
         "reverses_id": None if posting.reverses_id is None else str(posting.reverses_id),
     }
+    if posting.kind is rules.TransactionKind.TRANSFER:
+        facts["counterparty"] = next(other.account for other in posting.legs if other.account != leg.account)
+    return facts

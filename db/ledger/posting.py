@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -104,22 +105,37 @@ async def post_each(
     A chain is booked whole or not at all, and what becomes of one does not touch the others. All that stands is
     written by one statement, in the caller's transaction.
     """
-    controls, accounts, balances = await _lock(connection, tenant, chains)
-    taken = await _taken_references(connection, tenant, chains)
-    answers: list[Refusal | None] = []
-    standing: list[Posting] = []
-    for postings in chains:
-        try:
-            after = _decide(balances, postings, controls, taken)
-        except Refusal as refusal:
-            answers.append(refusal)
-            continue
-        answers.append(None)
-        balances.update(after)
-        standing.extend(postings)
-    if standing:
-        await connection.execute(_INSERT, {"tenant": tenant} | _rows(standing, accounts))
-    return answers
+    book = await open_book(connection, tenant, chains)
+    return await book.post_each(chains)
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The accounts that some postings touch, locked until the commit, with what stands in them."""
+
+    connection: AsyncConnection
+    tenant: UUID
+    controls: Controls
+    accounts: dict[Key, int]
+    balances: dict[Key, Balance]
+
+    async def post_each(self, chains: Sequence[Sequence[Posting]]) -> list[Refusal | None]:
+        """See ``post_each``; the chains touch no other accounts than those that the book was opened for."""
+        taken = await _taken_references(self.connection, self.tenant, chains)
+        answers: list[Refusal | None] = []
+        standing: list[Posting] = []
+        for postings in chains:
+            try:
+                after = _decide(self.balances, postings, self.controls, taken)
+            except Refusal as refusal:
+                answers.append(refusal)
+                continue
+            answers.append(None)
+            self.balances.update(after)
+            standing.extend(postings)
+        if standing:
+            await self.connection.execute(_INSERT, {"tenant": self.tenant} | _rows(standing, self.accounts))
+        return answers
 
 
 def _decide(
@@ -141,10 +157,8 @@ def _decide(
     return after
 
 
-async def _lock(
-    connection: AsyncConnection, tenant: UUID, chains: Iterable[Iterable[Posting]]
-) -> tuple[Controls, dict[Key, int], dict[Key, Balance]]:
-    """What stands frozen, and the ids, balances and limits of every account that is touched, locked till the commit."""
+async def open_book(connection: AsyncConnection, tenant: UUID, chains: Iterable[Iterable[Posting]]) -> Book:
+    """Lock every account that these postings touch, and read what stands: freezes, limits, balances."""
     entered = await connection.scalar(_ENTER, {"tenant": tenant})
     wanted = list({(leg.account, leg.asset): None for leg in _legs(chains)})
     parameters = {"tenant": tenant, "refs": [ref for ref, _ in wanted], "assets": [asset for _, asset in wanted]}
@@ -160,7 +174,7 @@ async def _lock(
         balances[ref, asset] = Balance(int(available), int(held))
         if any(value is not None for value in limit):
             limits[ref, asset] = Limits(*(None if value is None else int(value) for value in limit))
-    return Controls(_freezes(entered), limits), accounts, balances
+    return Book(connection, tenant, Controls(_freezes(entered), limits), accounts, balances)
 
 
 def _legs(chains: Iterable[Iterable[Posting]]) -> Iterable[Any]:

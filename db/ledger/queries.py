@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -76,7 +77,7 @@ async def balances(
     at: datetime | None = None,
     recorded_at: datetime | None = None,
 ) -> list[AccountBalance]:
-    """The balances of an account of the transaction's tenant, one per asset that it ever had.
+    """The balances of an account of the transaction's tenant, one per asset that ever moved in it.
 
     ``at`` asks for the balance that was effective at an instant, ``recorded_at`` for what the books said then; both
     may be given. Without either it is the balance now, read from one row.
@@ -100,7 +101,7 @@ async def balances(
 _BALANCE_NOW = """
     SELECT s.symbol, s.scale, s.chain, s.contract, a.available_minor AS available, a.held_minor AS held
     FROM accounts a JOIN assets s ON s.symbol = a.asset
-    WHERE a.ref = :ref {conditions} ORDER BY s.symbol
+    WHERE a.ref = :ref AND a.version > 0 {conditions} ORDER BY s.symbol
 """
 
 _BALANCE_AT = """
@@ -170,6 +171,13 @@ async def find_transaction(connection: AsyncConnection, transaction_id: UUID) ->
     return None if row is None else _transaction(row)
 
 
+async def find_transactions(connection: AsyncConnection, transaction_ids: Sequence[UUID]) -> list[LedgerTransaction]:
+    """Those of the transactions that there are, in the order of recording."""
+    query = _TRANSACTIONS.format(conditions="t.transaction_id = ANY(CAST(:ids AS uuid[]))") + " ORDER BY t.sequence"
+    rows = await connection.execute(text(query), {"ids": list(transaction_ids)})
+    return [_transaction(row) for row in rows]
+
+
 async def find_by_reference(
     connection: AsyncConnection, kind: TransactionKind, reference: str
 ) -> LedgerTransaction | None:
@@ -213,7 +221,7 @@ async def trial_balances(connection: AsyncConnection) -> list[TrialBalance]:
                    coalesce(sum(a.available_minor) FILTER (WHERE a.ref = :fees), 0) AS fees,
                    coalesce(sum(a.available_minor) FILTER (WHERE a.ref LIKE 'system:%' AND a.ref <> :fees), 0)
                        AS external
-            FROM accounts a JOIN assets s ON s.symbol = a.asset
+            FROM accounts a JOIN assets s ON s.symbol = a.asset WHERE a.version > 0
             GROUP BY s.symbol, s.scale, s.chain, s.contract ORDER BY s.symbol
             """
         ),

@@ -9,13 +9,16 @@ from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import db.audit
+import db.consumers
 import db.escrow.tables
 import db.idempotency
 import db.identity
 import db.ledger.tables
 import db.outbox
 import db.receipts
-import db.sealing.tables  # noqa: F401 - importing a module registers its tables
+import db.reconciliation.tables
+import db.sealing.tables
+import db.settlement.tables  # noqa: F401 - importing a module registers its tables
 from db.columns import METADATA
 from db.engine import driver_url
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from db import migrate
+from db.engine import Role, create_engine, transaction
+from db.identity import create_tenant
 from db.ids import new_id
+from tests.db.feeds import Feeds
 from tools.local.postgres import EmbeddedPostgres
 
 
@@ -34,3 +38,24 @@ def empty_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
 def empty_url(empty_database: Callable[[], str]) -> str:
     """An empty database of the test's own."""
     return empty_database()
+
+
+@pytest.fixture
+def migrated_url(empty_database: Callable[[], str]) -> str:
+    url = empty_database()
+    migrate.upgrade(url)
+    return url
+
+
+@pytest.fixture
+async def feeds(migrated_url: str) -> AsyncIterator[Feeds]:
+    app = create_engine(migrated_url, Role.APP, pool_size=30)
+    engine = create_engine(migrated_url, Role.ENGINE, pool_size=4)
+    tenant = new_id()
+    async with transaction(app) as connection:
+        await create_tenant(connection, new_tenant=tenant, name="one")
+    made = Feeds(migrated_url, app, engine, tenant)
+    yield made
+    await made.doorbell.close()
+    await app.dispose()
+    await engine.dispose()

@@ -19,11 +19,13 @@ from tests.db.raw import NOT_ALLOWED, acting, refused, set_tenant, sql
 from tools.local.postgres import EmbeddedPostgres
 
 #: Tables that are the platform's: every tenant reads the first, the second tells the revision.
-PLATFORM_TABLES = {"assets", "alembic_version", "seal_batches", "seal_checkpoints"}
+PLATFORM_TABLES = {"assets", "alembic_version", "feed_consumers", "feed_faults", "seal_batches", "seal_checkpoints"}
 #: What runs with the owner's rights, and so past row-level security. Each one is a door that was thought about.
 DEFINER_FUNCTIONS = {
     "count_api_key_uses",
     "create_tenant",
+    "feed_head",
+    "feed_news",
     "find_api_key",
     "ledger_legs_apply",
     "ledger_transactions_complete",
@@ -46,6 +48,10 @@ NEVER_WRITTEN = [
     ("escrow_milestones", "amount_minor"),
     ("idempotency_keys", "fingerprint"),
     ("idempotency_keys", "operation_id"),
+    ("settlement_commands", "amount_minor"),
+    ("settlement_commands", "fingerprint"),
+    ("settlement_commands", "received_at"),
+    ("settlement_commands", "sequence"),
 ]
 UNCHANGING = ["ledger_transactions", "ledger_legs", "audit_log", "receipts", "tenants", "assets", "alembic_version"]
 QUERIES = 1_000
@@ -60,8 +66,17 @@ class Neighbours:
 
 
 @pytest.fixture(scope="module")
-async def neighbours(tenants_engine: AsyncEngine) -> Neighbours:
-    return Neighbours(await populate(tenants_engine), await populate(tenants_engine))
+async def neighbours(tenants_engine: AsyncEngine, engine: AsyncEngine) -> Neighbours:
+    made = Neighbours(await populate(tenants_engine), await populate(tenants_engine))
+    for tenant in (made.ours, made.theirs):
+        async with acting(engine) as connection:
+            await sql(
+                connection,
+                "INSERT INTO publications (tenant_id, event_id, stream, sequence)"
+                " SELECT tenant_id, event_id, 'test', outbox_id FROM outbox WHERE tenant_id = :tenant",
+                tenant=tenant,
+            )
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -180,12 +195,16 @@ async def test_a_connection_forgets_its_tenant_with_the_transaction(
 
 
 async def test_a_row_for_another_tenant_is_refused(
-    tenants_engine: AsyncEngine, neighbours: Neighbours, database_url: str, tenant_tables: list[str]
+    tenants_engine: AsyncEngine,
+    neighbours: Neighbours,
+    database_url: str,
+    tenant_tables: list[str],
+    columns: dict[str, list[str]],
 ) -> None:
     writable = rights(database_url, "INSERT")
-    assert set(tenant_tables) - set(writable) == {"tenants"}
+    assert set(tenant_tables) - set(writable) == {"tenants", "publications"}
     for table in tenant_tables:
-        others = [name for name in writable.get(table, ["name"]) if name != "tenant_id"]
+        others = [name for name in writable.get(table, columns[table]) if name != "tenant_id"]
         names = ", ".join(others)
         with refused() as reason:
             async with acting(tenants_engine, neighbours.ours) as connection:

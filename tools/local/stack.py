@@ -97,6 +97,9 @@ class Stack:
             "SEAL_KEY_FILE": self.environment.get("SEAL_KEY_FILE") or str(self.home.seal_key_file),
             "CHECKPOINT_DIR": self.environment.get("CHECKPOINT_DIR") or str(self.home.checkpoints),
             "PYTHONUNBUFFERED": "1",
+            # Each run of a workflow loads its file again, in a sandbox of its own: without bytecode it is compiled
+            # each time.
+            "PYTHONDONTWRITEBYTECODE": "",
         }
 
     def steps(self) -> list[Service | Task]:
