@@ -36,6 +36,12 @@ from activities.ports import Publisher
 from activities.publishing import Publishing, consumer_name
 from activities.relay import Relay
 from activities.retention import RetentionActivities
+from activities.settlement.escrow import SettlementEscrowActivities
+from activities.settlement.ledger import SettlementLedgerActivities
+from activities.settlement.watch import SettlementWatchActivities
+from activities.transfers.chain import ChainActivities
+from activities.transfers.steps import PendingTransferActivities
+from activities.transfers.watch import TransferWatchActivities
 from activities.vendors.nats import NatsPublisher
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
@@ -45,6 +51,7 @@ from kit.build import build_id
 from kit.logs import configure_logging
 from kit.settings import WorkerSettings, load
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
+from workflows.client import EscrowClient
 from workflows.listeners import LISTENERS
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
@@ -68,12 +75,24 @@ def create_worker(
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
     retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
+    pending, chain = PendingTransferActivities(tenants, doorbell), ChainActivities(tenants, doorbell)
+    ledger_lane, settlement_watch = SettlementLedgerActivities(tenants, doorbell), SettlementWatchActivities(engine)
+    escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
     activities: list[Any] = [
         escrow.open,
         escrow.apply,
         ledger.transfer,
         retention.delete_idempotency_keys,
         watch.resume_overdue,
+        pending.open,
+        pending.resolve,
+        chain.post_chain,
+        TransferWatchActivities(engine).resume_overdue,
+        ledger_lane.settle,
+        escrow_lane.take_up,
+        escrow_lane.deliver,
+        escrow_lane.record,
+        settlement_watch.resume_waiting,
     ]
     return Worker(
         client,

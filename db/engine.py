@@ -35,6 +35,7 @@ _RULES = {
     "holds_remaining_check": ("hold_exhausted", "the hold has less left than this takes"),
     "ledger_transactions_tenant_id_kind_reference_key": ("reference_taken", "the reference names another transaction"),
     "ledger_transactions_tenant_id_reverses_id_key": ("already_reversed", "the transaction was reversed before"),
+    "pending_transfers_tenant_id_reference_key": ("reference_taken", "the reference names another transfer"),
     "escrows_tenant_id_reference_key": ("reference_taken", "the reference names another escrow"),
 }
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 from temporalio.common import WorkflowIDConflictPolicy
 
 from activities.escrow.messages import OpenEscrow
+from activities.watching import BATCH, OVERDUE_AFTER, TASK_TIMEOUT, resume_each
 from db import escrow as escrows
 from db.engine import transaction
 from domain.ids import escrow_workflow_id
-
-#: A run that is alive acts within seconds of a deadline; the margin keeps the watch from disturbing it.
-OVERDUE_AFTER = timedelta(minutes=2)
-BATCH_ESCROWS = 200
-TASK_TIMEOUT = timedelta(seconds=3)
 
 
 class EscrowWatchActivities:
@@ -31,18 +28,20 @@ class EscrowWatchActivities:
 
         A workflow that runs is left as it is. A new one loads the escrow and lets the deadline act.
         """
+        return await resume_each(self._overdue, _resume)
+
+    async def _overdue(self, after: UUID | None) -> Sequence[tuple[UUID, UUID]]:
         async with transaction(self._engine) as connection:
-            overdue = await escrows.list_overdue(connection, OVERDUE_AFTER, limit=BATCH_ESCROWS)
-        client = activity.client()
-        for tenant_id, escrow_id in overdue:
-            await client.start_workflow(
-                "EscrowWorkflow",
-                OpenEscrow(tenant_id=tenant_id, escrow_id=escrow_id),
-                id=escrow_workflow_id(escrow_id),
-                task_queue=activity.info().task_queue,
-                task_timeout=TASK_TIMEOUT,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                static_summary="resumed by the watch: a deadline had passed",
-            )
-            activity.heartbeat(str(escrow_id))
-        return len(overdue)
+            return await escrows.list_overdue(connection, OVERDUE_AFTER, after=after, limit=BATCH)
+
+
+async def _resume(tenant_id: UUID, escrow_id: UUID) -> None:
+    await activity.client().start_workflow(
+        "EscrowWorkflow",
+        OpenEscrow(tenant_id=tenant_id, escrow_id=escrow_id),
+        id=escrow_workflow_id(escrow_id),
+        task_queue=activity.info().task_queue,
+        task_timeout=TASK_TIMEOUT,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="resumed by the watch: a deadline had passed",
+    )

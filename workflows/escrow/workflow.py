@@ -31,10 +31,18 @@ with workflow.unsafe.imports_passed_through():
     from activities.escrow.steps import EscrowActivities
     from activities.failures import UNAVAILABLE, refusal_failure, refusal_of, step_failure, unavailable_failure
     from activities.messages import OriginMessage
+    from domain.controls import FROZEN
     from domain.errors import Refusal, Unavailable
     from domain.escrow import CLOSED, CODES, Deadline, Escrow, decide, next_deadline
     from workflows.escrow.waiting import Waiting, details, short, timer_summary, waiting
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+    from workflows.limits import (
+        FROZEN_PAUSE,
+        FROZEN_PAUSE_MAX,
+        LOCAL_RETRY_THRESHOLD,
+        STEP_LIMIT,
+        STEP_RETRY,
+        STEP_TIMEOUT,
+    )
 
 #: How long a run waits before it tries a deadline again that met a bug.
 _OVERDUE_PAUSE = timedelta(minutes=1)
@@ -63,6 +71,7 @@ class EscrowWorkflow:
         self._doubtful = False
         self._moving = False
         self._leaving = False
+        self._pause = FROZEN_PAUSE
 
     @workflow.run
     async def run(self, opening: OpenEscrow) -> EscrowOutcome:
@@ -227,11 +236,34 @@ class EscrowWorkflow:
             at = max(workflow.now(), deadline.at)
             try:
                 self._hold(await self._apply(f"deadline:{escrow.version}", PassDeadlineMessage(), OriginMessage(), at))
+                self._pause = FROZEN_PAUSE
                 return
             except ApplicationError as failure:
-                workflow.logger.error("a deadline could not be acted on and is tried again: %s", failure)
-                self._doubtful = True
-        await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the deadline is tried again")
+                refusal = refusal_of(failure)
+                frozen = refusal.code if refusal is not None and refusal.code in FROZEN else None
+                if frozen is None:
+                    workflow.logger.error("a deadline could not be acted on and is tried again: %s", failure)
+                    self._doubtful = True
+        if frozen is None:
+            await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the deadline is tried again")
+        else:
+            await self._sit_out(escrow, frozen)
+
+    async def _sit_out(self, escrow: Escrow, frozen: str) -> None:
+        """Wait a while for the end of a freeze; longer each time, so that a long freeze is no long history."""
+        workflow.logger.info("a deadline waits for the end of a freeze: %s", frozen)
+        workflow.set_current_details(
+            f"{details(escrow)}\n\nA deadline has passed and waits: **frozen** ({frozen}). It acts after the lift."
+        )
+        pause, self._pause = self._pause, min(2 * self._pause, FROZEN_PAUSE_MAX)
+        try:
+            await workflow.wait_condition(
+                lambda: self._state().version != escrow.version or self._doubtful or self._moving or self._is_full(),
+                timeout=pause,
+                timeout_summary=f"pause before the next look: {frozen}",
+            )
+        except TimeoutError:
+            return
 
     async def _reload(self) -> None:
         async with self._lock:
