@@ -132,6 +132,7 @@ async def test_more_than_a_page_comes_whole_and_in_order(
     assert [UUID(block.data["id"]) for block in reader.seen] == told
 
 
+@pytest.mark.timeout(300)
 async def test_killed_in_the_middle_nothing_is_lost_or_repeated(
     settings: ApiSettings, app: Any, teller: Teller, tenant: UUID, tenants_engine: AsyncEngine, tmp_path: Path
 ) -> None:
@@ -154,13 +155,13 @@ async def test_killed_in_the_middle_nothing_is_lost_or_repeated(
             await connected(*readers)
             telling = asyncio.create_task(keep_telling())
             for turn in range(3):
-                await saw(readers[0], len(readers[0].seen) + 20)
+                await saw(readers[0], len(readers[0].seen) + 20, limit_seconds=60)
                 await processes[turn % 2].end(kill=turn % 2 == 0)
                 await processes[turn % 2].start()
             stop.set()
             await telling
             for reader in readers:
-                await saw(reader, len(told))
+                await saw(reader, len(told), limit_seconds=60)
             seconds = [await each.end(kill=False) for each in processes]
     finally:
         for each in processes:
@@ -169,7 +170,7 @@ async def test_killed_in_the_middle_nothing_is_lost_or_repeated(
     for reader in readers:
         assert [UUID(block.data["id"]) for block in reader.seen] == told
     assert sum(reader.connections for reader in readers) > 3, "somebody had to come back"
-    assert max(seconds) < 6, "open streams do not hold up the end of a process"
+    assert max(seconds) < 12, "open streams do not hold up the end of a process"
 
 
 async def test_a_reader_that_stops_reading_holds_nobody_and_is_cut_off(
@@ -212,7 +213,7 @@ async def test_a_reader_that_stops_reading_does_not_hold_up_the_end(
         await eventually(lambda: streams_are(url, 1))
         await asyncio.sleep(0.5)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     dead.close()
 
 
