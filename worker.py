@@ -34,6 +34,7 @@ from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
 from activities.ports import Publisher
 from activities.publishing import Publishing, consumer_name
+from activities.reconciliation.steps import ReconciliationActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
 from activities.settlement.escrow import SettlementEscrowActivities
@@ -59,6 +60,16 @@ from workflows.waking import Waker
 GRACE = timedelta(seconds=10)
 EXIT_UNAVAILABLE = 3
 
+#: How much a worker does at once, and how it asks for work; the benches' bare worker goes at the same pace.
+PACE: dict[str, Any] = {
+    "max_concurrent_workflow_tasks": 40,
+    "max_concurrent_local_activities": 40,
+    "max_concurrent_activities": 20,
+    "workflow_task_poller_behavior": PollerBehaviorAutoscaling(initial=10, maximum=40),
+    "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
+    "graceful_shutdown_timeout": GRACE,
+}
+
 _log = logging.getLogger("worker")
 
 
@@ -78,6 +89,7 @@ def create_worker(
     pending, chain = PendingTransferActivities(tenants, doorbell), ChainActivities(tenants, doorbell)
     ledger_lane, settlement_watch = SettlementLedgerActivities(tenants, doorbell), SettlementWatchActivities(engine)
     escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
+    reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     activities: list[Any] = [
         escrow.open,
         escrow.apply,
@@ -93,6 +105,11 @@ def create_worker(
         escrow_lane.deliver,
         escrow_lane.record,
         settlement_watch.resume_waiting,
+        reconciliation.tenants,
+        reconciliation.begin,
+        reconciliation.compare,
+        reconciliation.finish,
+        reconciliation.clear,
     ]
     return Worker(
         client,
@@ -107,12 +124,7 @@ def create_worker(
             use_worker_versioning=True,
             default_versioning_behavior=VersioningBehavior.PINNED,
         ),
-        max_concurrent_workflow_tasks=40,
-        max_concurrent_local_activities=40,
-        max_concurrent_activities=20,
-        workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=10, maximum=40),
-        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
-        graceful_shutdown_timeout=GRACE,
+        **PACE,
     )
 
 

@@ -30,7 +30,7 @@ from db.engine import tenant_transaction
 from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
-from workflows.client import EscrowClient, TransferClient
+from workflows.client import EscrowClient, ReconciliationClient, TransferClient
 
 _ASSETS_SECONDS = 5.0
 _SUMMARY_CHARACTERS = 60
@@ -63,6 +63,7 @@ class Services:
     transfers: TransferClient
     streams: Streams
     doorbell: Doorbell
+    reconciliations: ReconciliationClient
 
 
 class AssetBook:

@@ -190,8 +190,9 @@ class _Claim:
 
     async def _keep(self, connection: AsyncConnection, operation_id: UUID, response: StoredResponse) -> Response:
         sealed = StoredResponse(response.status, response.headers, self._sealed(operation_id, response.body))
-        await db_idempotency.finish(connection, **self._name, operation_id=operation_id, response=sealed)
-        return _response(response)
+        kept = await db_idempotency.finish(connection, **self._name, operation_id=operation_id, response=sealed)
+        # Whoever asks with this key is told the same, also where two worked on it at once.
+        return _response(StoredResponse(kept.status, kept.headers, self._sealed(operation_id, kept.body)))
 
     async def _renew(self, operation_id: UUID) -> None:
         while True:

@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import controls, escrow, events, health, identity, ledger, problems, settlement
+from api import controls, escrow, events, health, identity, ledger, problems, reconciliation, settlement
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
@@ -22,7 +22,7 @@ from db.engine import Role, close, create_engine
 from domain.errors import Unavailable
 from kit.settings import ApiSettings
 from kit.temporal import connect
-from workflows.client import EscrowClient, TransferClient
+from workflows.client import EscrowClient, ReconciliationClient, TransferClient
 
 VERSION = "0.1.0"
 DESCRIPTION = """
@@ -69,6 +69,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             transfers=TransferClient(temporal, settings.temporal_task_queue),
             streams=streams,
             doorbell=Doorbell(engine),
+            reconciliations=ReconciliationClient(temporal, settings.temporal_task_queue),
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -101,15 +102,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    for router in (
-        health.routes,
-        *escrow.ROUTERS,
-        *controls.ROUTERS,
-        *ledger.ROUTERS,
-        *settlement.ROUTERS,
-        events.routes,
-        *identity.ROUTERS,
-    ):
+    contexts = (escrow, controls, ledger, reconciliation, settlement)
+    routers = [router for context in contexts for router in context.ROUTERS]
+    for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way

@@ -6,9 +6,9 @@ page by position, so that a transaction that commits late appears behind the rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -47,6 +47,7 @@ outbox = Table(
     Index("outbox_position_key", "position", unique=True, postgresql_where=text("position IS NOT NULL")),
     Index(None, "tenant_id", "topic", "position", postgresql_where=text("position IS NOT NULL")),
     Index(None, "tenant_id", "position", postgresql_where=text("position IS NOT NULL")),
+    Index("outbox_escrow_idx", "tenant_id", "subject", postgresql_where=text("starts_with(subject, 'escrow:')")),
 )
 
 
@@ -87,6 +88,21 @@ async def feed(connection: AsyncConnection, *, topic: str | None, after: int, li
         {"after": after, "limit": limit} | ({"topic": topic} if topic is not None else {}),
     )
     return [FeedEvent(**row) for row in rows.mappings()]
+
+
+async def recent_subjects(
+    connection: AsyncConnection, types: Sequence[str], *, positions: int, margin: timedelta
+) -> list[str]:
+    """What events of these types happened to, of any tenant: among the last ``positions`` of the feed, those that are
+    older than ``margin``."""
+    rows = await connection.execute(
+        text(
+            "SELECT DISTINCT subject FROM outbox WHERE position > (SELECT max(position) FROM outbox) - :positions"
+            " AND type = ANY (:types) AND recorded_at < clock_timestamp() - CAST(:margin AS interval)"
+        ),
+        {"positions": positions, "types": list(types), "margin": margin},
+    )
+    return list(rows.scalars())
 
 
 async def number_committed(connection: AsyncConnection, *, limit: int) -> int:

@@ -81,6 +81,11 @@ def settlement_operation_id(tenant_id: UUID, command_id: str) -> UUID:
     return uuid5(tenant_id, f"settlement:{command_id}")
 
 
+def reconciliation_workflow_id(tenant_id: UUID, run_id: UUID) -> str:
+    """The id of the workflow that compares one tenant's books once."""
+    return f"reconciliation:{tenant_id}:{run_id}"
+
+
 def is_user_id(text: str) -> bool:
     """Whether ``text`` may name a tenant's user.
 

@@ -23,10 +23,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.failures import refusal_of, unavailable_of
 from domain.errors import Unavailable
-from domain.ids import chain_workflow_id, escrow_workflow_id, transfer_workflow_id
+from domain.ids import chain_workflow_id, escrow_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, Waiting
 from workflows.ledger import TransferOutcome, TransferRequest, TransferWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.reconciliation import RUN_LIMIT, ReconcileTenant, ReconciliationWorkflow
 from workflows.search import attributes
 from workflows.transfers import (
     ChainOutcome,
@@ -58,6 +59,8 @@ _AWAY = {
     RPCStatusCode.ABORTED,
     RPCStatusCode.INTERNAL,
     RPCStatusCode.FAILED_PRECONDITION,
+    # A connection that broke in the middle of a call arrives like this.
+    RPCStatusCode.UNKNOWN,
 }
 
 
@@ -174,6 +177,17 @@ class EscrowClient(_Caller):
             lambda: self._start(resumption, summary="resumed from the database"),
             EscrowOutcome,
         )
+
+    async def reload(self, escrow_id: UUID) -> None:
+        """Have the escrow's run, if there is one, load what is recorded: it may not know of a command that took effect,
+        where the server died before it heard of it."""
+        async with self._answered():
+            handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
+            try:
+                await handle.signal(EscrowWorkflow.reload)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
 
     async def waiting(self, escrow_id: UUID) -> Waiting | None:
         """What the escrow's workflow says it waits for; None when there is no workflow to ask."""
@@ -300,6 +314,31 @@ class TransferClient(_Caller):
                 users=() if terms is None else (terms.source, terms.target),
             ),
         )
+
+
+class ReconciliationClient(_Caller):
+    """Has a tenant's books compared."""
+
+    async def start(self, request: ReconcileTenant, *, summary: str) -> None:
+        """Start a run and wait until it is recorded. The same ``run_id`` is one run."""
+        begun: Any = ReconciliationWorkflow.begun
+        async with self._answered():
+            await self._client.execute_update_with_start_workflow(
+                begun,
+                id="begun",
+                start_workflow_operation=WithStartWorkflowOperation(
+                    ReconciliationWorkflow.run,
+                    request,
+                    id=reconciliation_workflow_id(request.tenant_id, request.run_id),
+                    task_queue=self._task_queue,
+                    task_timeout=TASK_TIMEOUT,
+                    execution_timeout=RUN_LIMIT,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    static_summary=summary,
+                    search_attributes=attributes(request.tenant_id),
+                ),
+            )
 
 
 @asynccontextmanager

@@ -28,21 +28,21 @@ _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=
 def schedules(task_queue: str) -> Mapping[str, Schedule]:
     """The schedules by id, for the workers of ``task_queue``."""
 
-    def start(run: Any, *arguments: Any, id: str, summary: str) -> ScheduleActionStartWorkflow:
+    def start(run: Any, *arguments: Any, name: str, summary: str) -> ScheduleActionStartWorkflow:
         return ScheduleActionStartWorkflow(
-            run, *arguments, id=id, task_queue=task_queue, task_timeout=TASK_TIMEOUT, static_summary=summary
+            run, *arguments, id=name, task_queue=task_queue, task_timeout=TASK_TIMEOUT, static_summary=summary
         )
 
     return {
         "holdfast:escrow-watch": _every(
             5 * _MINUTE,
-            start(EscrowWatchWorkflow.run, id="escrow-watch", summary="bring back the workflows of overdue escrows"),
+            start(EscrowWatchWorkflow.run, name="escrow-watch", summary="bring back the workflows of overdue escrows"),
         ),
         "holdfast:transfer-watch": _every(
             5 * _MINUTE,
             start(
                 TransferWatchWorkflow.run,
-                id="transfer-watch",
+                name="transfer-watch",
                 summary="bring back the workflows of overdue pending transfers",
             ),
             offset=2 * _MINUTE,
@@ -51,13 +51,13 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
             _MINUTE,
             start(
                 SettlementWatchWorkflow.run,
-                id="settlement-watch",
+                name="settlement-watch",
                 summary="wake the workflows of tenants whose commands wait",
             ),
         ),
         "holdfast:retention": _every(
             _HOUR,
-            start(RetentionWorkflow.run, id="retention", summary="delete expired idempotency keys"),
+            start(RetentionWorkflow.run, name="retention", summary="delete expired idempotency keys"),
             offset=7 * _MINUTE,
         ),
         "holdfast:reconciliation": _every(
@@ -65,22 +65,22 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
             start(
                 ReconciliationSweepWorkflow.run,
                 Sweep(),
-                id="reconciliation-sweep",
+                name="reconciliation-sweep",
                 summary="compare what is new in every tenant's books",
             ),
             offset=17 * _MINUTE,
-            catchup=_HOUR / 2,
+            catchup=_HOUR // 2,
         ),
         "holdfast:reconciliation-full": _every(
             _DAY,
             start(
                 ReconciliationSweepWorkflow.run,
                 Sweep(full=True),
-                id="reconciliation-sweep-full",
+                name="reconciliation-sweep-full",
                 summary="compare every tenant's books from the first transaction on",
             ),
             offset=timedelta(hours=2, minutes=37),
-            catchup=_DAY / 2,
+            catchup=_DAY // 2,
         ),
     }
 

@@ -41,12 +41,12 @@ class EscrowActivities:
         and ``escrow_unknown`` for a resumption of what was never recorded.
         """
         opening = request.opening
-        async with tenant_transaction(self._engine, opening.tenant_id) as connection:
-            recorded = await escrows.find(connection, opening.escrow_id)
-        if recorded is not None:
-            return EscrowSnapshot.of(recorded)
         if opening.terms is None:
-            raise Refusal("escrow_unknown", f"there is no escrow {opening.escrow_id}")
+            async with tenant_transaction(self._engine, opening.tenant_id) as connection:
+                recorded = await escrows.find(connection, opening.escrow_id)
+            if recorded is None:
+                raise Refusal("escrow_unknown", f"there is no escrow {opening.escrow_id}")
+            return EscrowSnapshot.of(recorded)
         step_id = escrow_step_id(opening.escrow_id, "open")
         async with step(self._engine, self._doorbell, tenant_id=opening.tenant_id, step_id=step_id) as opened:
             if opened.receipt is None:

@@ -25,6 +25,10 @@ _SELECT = """
     ) AS m
 """
 
+_FIND = text(_SELECT + "WHERE e.escrow_id = :escrow_id")
+_FIND_BY_REFERENCE = text(_SELECT + "WHERE e.reference = :reference")
+_LOCK = text("SELECT FROM escrows WHERE escrow_id = :escrow_id FOR UPDATE")
+
 _MILESTONE_COLUMNS = """position smallint, milestone_id uuid, title text, amount_minor numeric, status text,
     released_minor numeric, refunded_minor numeric, approvals jsonb, dispute jsonb, funded_at timestamptz,
     approved_at timestamptz, auto_release_at timestamptz, closed_at timestamptz"""
@@ -81,9 +85,7 @@ class EscrowFilter:
 
 async def find(connection: AsyncConnection, escrow_id: UUID) -> Escrow | None:
     """The escrow with this id, if the transaction's tenant has it."""
-    row = (
-        await connection.execute(text(_SELECT + "WHERE e.escrow_id = :escrow_id"), {"escrow_id": escrow_id})
-    ).one_or_none()
+    row = (await connection.execute(_FIND, {"escrow_id": escrow_id})).one_or_none()
     return None if row is None else to_escrow(row)
 
 
@@ -96,17 +98,13 @@ async def find_many(connection: AsyncConnection, escrow_ids: Collection[UUID]) -
 async def lock(connection: AsyncConnection, escrow_id: UUID) -> Escrow | None:
     """The escrow with this id, its row locked until the transaction ends."""
     # Two statements: after a wait, FOR UPDATE sees the new row but joins it with milestones of the old snapshot.
-    await connection.execute(
-        text("SELECT FROM escrows WHERE escrow_id = :escrow_id FOR UPDATE"), {"escrow_id": escrow_id}
-    )
+    await connection.execute(_LOCK, {"escrow_id": escrow_id})
     return await find(connection, escrow_id)
 
 
 async def find_by_reference(connection: AsyncConnection, reference: str) -> tuple[Escrow, bytes] | None:
     """The escrow that carries the client's ``reference``, with the hash of what was asked for."""
-    row = (
-        await connection.execute(text(_SELECT + "WHERE e.reference = :reference"), {"reference": reference})
-    ).one_or_none()
+    row = (await connection.execute(_FIND_BY_REFERENCE, {"reference": reference})).one_or_none()
     return None if row is None else (to_escrow(row), bytes(row.content_hash))
 
 

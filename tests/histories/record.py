@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
+from uuid import UUID
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowHistory
@@ -19,11 +20,12 @@ from temporalio.testing import TimeSkipper
 from db.ids import new_id
 from domain.controls import FreezeScope
 from domain.errors import Refusal
-from domain.ids import chain_workflow_id, transfer_workflow_id
+from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
+from workflows.client import ReconciliationClient
 from workflows.escrow import (
     ApproveMessage,
     CancelMessage,
@@ -35,6 +37,7 @@ from workflows.escrow import (
     ResolveMessage,
 )
 from workflows.ledger import TransferKind
+from workflows.reconciliation import ReconcileTenant, ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
 from workflows.transfers import ChainLink, ChainRequest, PostMessage, VoidMessage
 
@@ -267,6 +270,24 @@ async def retention(desk: Desk) -> list[Run]:
     return [await _ended(run)]
 
 
+async def reconciliation(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 5)
+    request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
+    await ReconciliationClient(desk.client, TASK_QUEUE).start(request, summary="a story")
+    return [await _ended(desk.client.get_workflow_handle(reconciliation_workflow_id(desk.tenant, request.run_id)))]
+
+
+async def reconciliation_sweep(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 5)
+    run = await desk.client.start_workflow(
+        ReconciliationSweepWorkflow.run,
+        Sweep(full=True, after=UUID(int=desk.tenant.int - 1)),
+        id=f"reconciliation-sweep:{new_id()}",
+        task_queue=TASK_QUEUE,
+    )
+    return [await _ended(run)]
+
+
 STORIES: dict[str, Story] = {
     story.__name__: story
     for story in (
@@ -293,6 +314,8 @@ STORIES: dict[str, Story] = {
         pending_resumed,
         pending_frozen,
         frozen_deadline,
+        reconciliation,
+        reconciliation_sweep,
     )
 }
 

@@ -43,6 +43,11 @@ ABOUT = {
     "pending_transfers": "Transfers in two phases: money on hold until it is posted, voided or expires.",
     "publications": "What a broker outside has acknowledged, and where in its stream it stands.",
     "receipts": "Steps that were done, with their answers: a step that is repeated finds its own.",
+    "reconciliation_accounts": "A second book: the legs of each account, added up apart from the balances.",
+    "reconciliation_bases": "How far a second book has come. The newest that is completed is compared with.",
+    "reconciliation_findings": "Differences between the books, from the run that saw them first to the last.",
+    "reconciliation_holds": "A second book: the legs of each hold, added up.",
+    "reconciliation_runs": "Comparisons of escrows, holds, transfers and balances with the ledger, and their figures.",
     "tenants": "Customers of the house.",
 }
 

@@ -95,6 +95,9 @@ class Stack:
             "API_PORT": str(self.ports.by_role["api"]),
             "WORKER_HEALTH_PORT": str(self.ports.by_role["worker_health"]),
             "PYTHONUNBUFFERED": "1",
+            # Each run of a workflow loads its file again, in a sandbox of its own: without bytecode it is compiled
+            # each time.
+            "PYTHONDONTWRITEBYTECODE": "",
         }
 
     def steps(self) -> list[Service | Task]:
