@@ -17,6 +17,7 @@ from domain.identity import Scope, hash_key
 from domain.reconciliation import Finding
 from tests.activities.reconciling import Reconciler
 from tests.activities.steps import Steps
+from tests.commands import command, take
 from tests.desk import BUYER, SELLER, terms
 
 
@@ -37,6 +38,7 @@ async def populate(engine: AsyncEngine) -> UUID:
     await steps.apply(escrow, BUYER, ReleaseMessage(positions=(1,)))
     await steps.apply(escrow, SELLER, DisputeMessage(reason="no answer", positions=(2,)))
     await steps.open(terms(7))
+    await take(engine, tenant, [command("deposit", command_id="cmd-1")])
     await _reconciled(engine, tenant)
     async with tenant_transaction(engine, tenant) as connection:
         key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])

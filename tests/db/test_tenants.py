@@ -19,7 +19,7 @@ from tests.db.raw import NOT_ALLOWED, acting, refused, set_tenant, sql
 from tools.local.postgres import EmbeddedPostgres
 
 #: Tables that are the platform's: every tenant reads the first, the second tells the revision.
-PLATFORM_TABLES = {"assets", "alembic_version", "feed_consumers", "feed_faults"}
+PLATFORM_TABLES = {"assets", "alembic_version", "feed_consumers", "feed_faults", "seal_batches", "seal_checkpoints"}
 #: What runs with the owner's rights, and so past row-level security. Each one is a door that was thought about.
 DEFINER_FUNCTIONS = {
     "count_api_key_uses",
@@ -29,6 +29,7 @@ DEFINER_FUNCTIONS = {
     "find_api_key",
     "ledger_legs_apply",
     "ledger_transactions_complete",
+    "seal_leaves",
 }
 #: What no process of ours may write, because the database does or because it is what was agreed on.
 NEVER_WRITTEN = [
@@ -47,6 +48,9 @@ NEVER_WRITTEN = [
     ("escrow_milestones", "amount_minor"),
     ("idempotency_keys", "fingerprint"),
     ("idempotency_keys", "operation_id"),
+    ("settlement_commands", "amount_minor"),
+    ("settlement_commands", "fingerprint"),
+    ("settlement_commands", "received_at"),
 ]
 UNCHANGING = ["ledger_transactions", "ledger_legs", "audit_log", "receipts", "tenants", "assets", "alembic_version"]
 QUERIES = 1_000
