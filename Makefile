@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help up down status demo test bench check lock
+.PHONY: help up down status demo test bench soak check lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: check ## run every check and every test
 
 bench: $(READY) ## measure everything beside its baseline, into docs/benchmarks.md (ARGS=--help)
 	$(PY) -m tests.bench $(ARGS)
+
+soak: $(READY) ## kill every process at random under load, and judge the outcome (SEED= KILLS=60 MINUTES=10)
+	$(PY) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 check: $(READY) ## run the static checks alone
 	$(PY) -m ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
 import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
@@ -31,8 +32,18 @@ from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
 from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
+from activities.ports import Publisher
+from activities.publishing import Publishing, consumer_name
+from activities.reconciliation.steps import ReconciliationActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
+from activities.settlement.escrow import SettlementEscrowActivities
+from activities.settlement.ledger import SettlementLedgerActivities
+from activities.settlement.watch import SettlementWatchActivities
+from activities.transfers.chain import ChainActivities
+from activities.transfers.steps import PendingTransferActivities
+from activities.transfers.watch import TransferWatchActivities
+from activities.vendors.nats import NatsPublisher
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
@@ -41,6 +52,7 @@ from kit.build import build_id
 from kit.logs import configure_logging
 from kit.settings import WorkerSettings, load
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
+from workflows.client import EscrowClient
 from workflows.listeners import LISTENERS
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
@@ -74,12 +86,30 @@ def create_worker(
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
     retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
+    pending, chain = PendingTransferActivities(tenants, doorbell), ChainActivities(tenants, doorbell)
+    ledger_lane, settlement_watch = SettlementLedgerActivities(tenants, doorbell), SettlementWatchActivities(engine)
+    escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
+    reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     activities: list[Any] = [
         escrow.open,
         escrow.apply,
         ledger.transfer,
         retention.delete_idempotency_keys,
         watch.resume_overdue,
+        pending.open,
+        pending.resolve,
+        chain.post_chain,
+        TransferWatchActivities(engine).resume_overdue,
+        ledger_lane.settle,
+        escrow_lane.take_up,
+        escrow_lane.deliver,
+        escrow_lane.record,
+        settlement_watch.resume_waiting,
+        reconciliation.tenants,
+        reconciliation.begin,
+        reconciliation.compare,
+        reconciliation.finish,
+        reconciliation.clear,
     ]
     return Worker(
         client,
@@ -98,10 +128,27 @@ def create_worker(
     )
 
 
-def create_relay(client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine) -> Relay:
-    """The relay with the consumers beside it; ``engine`` sees every tenant."""
-    dispatcher = Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, Waker(client, task_queue)))
-    return Relay(engine, database_url, consumers=[dispatcher])
+def create_relay(
+    client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine, publisher: Publisher | None = None
+) -> Relay:
+    """The relay with the consumers beside it; ``engine`` sees every tenant. Without a publisher, none publishes."""
+    consumers = [Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, Waker(client, task_queue)))]
+    if publisher is not None:
+        consumers.append(Consumer(engine, database_url, consumer_name(publisher), Publishing(publisher)))
+    return Relay(engine, database_url, consumers=consumers)
+
+
+def create_publisher(settings: WorkerSettings) -> Publisher | None:
+    """The broker that the settings name, if they name one. It need not be there yet."""
+    if settings.nats_url is None:
+        return None
+    return NatsPublisher(
+        [url.strip() for url in settings.nats_url.split(",")],
+        stream=settings.nats_stream,
+        prefix=settings.nats_subject_prefix,
+        window_seconds=settings.nats_duplicate_window_seconds,
+        tls=ssl.create_default_context(cafile=settings.nats_ca_file) if "tls://" in settings.nats_url else None,
+    )
 
 
 async def run(settings: WorkerSettings) -> None:
@@ -121,7 +168,13 @@ async def run(settings: WorkerSettings) -> None:
             print(f"worker: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_UNAVAILABLE) from None
         worker = create_worker(client, settings.temporal_task_queue, build, tenants=tenants, engine=engine)
-        outward = create_relay(client, settings.temporal_task_queue, settings.database_url, engine=engine)
+        outward = create_relay(
+            client,
+            settings.temporal_task_queue,
+            settings.database_url,
+            engine=engine,
+            publisher=create_publisher(settings),
+        )
         relay = asyncio.create_task(outward.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
         if settings.worker_health_port:

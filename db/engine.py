@@ -20,6 +20,8 @@ from domain.errors import Refusal, Unavailable
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 5_000
+#: The server ends a statement before this; what takes longer is a connection on which nothing arrives any more.
+ANSWER_TIMEOUT_SECONDS = 12
 IDLE_TRANSACTION_TIMEOUT_MS = 30_000
 POOL_WAIT_SECONDS = 5
 
@@ -35,6 +37,7 @@ _RULES = {
     "holds_remaining_check": ("hold_exhausted", "the hold has less left than this takes"),
     "ledger_transactions_tenant_id_kind_reference_key": ("reference_taken", "the reference names another transaction"),
     "ledger_transactions_tenant_id_reverses_id_key": ("already_reversed", "the transaction was reversed before"),
+    "pending_transfers_tenant_id_reference_key": ("reference_taken", "the reference names another transfer"),
     "escrows_tenant_id_reference_key": ("reference_taken", "the reference names another escrow"),
 }
 
@@ -89,7 +92,9 @@ def driver_url(database_url: str, driver: str) -> URL:
     return url
 
 
-def create_engine(database_url: str, role: Role, *, pool_size: int = 10) -> AsyncEngine:
+def create_engine(
+    database_url: str, role: Role, *, pool_size: int = 10, answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS
+) -> AsyncEngine:
     """An engine whose every connection acts as ``role``.
 
     The role is a start-up parameter, so it is also what ``RESET ROLE`` returns to. Every wait has a limit.
@@ -104,6 +109,7 @@ def create_engine(database_url: str, role: Role, *, pool_size: int = 10) -> Asyn
         connect_args={
             "connection_class": _Connection,
             "timeout": CONNECT_TIMEOUT_SECONDS,
+            "command_timeout": answer_timeout_seconds,
             "server_settings": {
                 "role": role.value,
                 "timezone": "UTC",

@@ -15,9 +15,27 @@ from domain.errors import HoldfastError
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
+from workflows.reconciliation import ReconciliationSweepWorkflow, ReconciliationWorkflow
 from workflows.retention import RetentionWorkflow
+from workflows.settlement.watch import SettlementWatchWorkflow
+from workflows.settlement.workflow import SettlementWorkflow
+from workflows.transfers.chain import TransferChainWorkflow
+from workflows.transfers.watch import TransferWatchWorkflow
+from workflows.transfers.workflow import PendingTransferWorkflow
 
-WORKFLOWS: tuple[type[Any], ...] = (EscrowWorkflow, EscrowWatchWorkflow, TransferWorkflow, RetentionWorkflow)
+WORKFLOWS: tuple[type[Any], ...] = (
+    EscrowWorkflow,
+    EscrowWatchWorkflow,
+    TransferWorkflow,
+    RetentionWorkflow,
+    PendingTransferWorkflow,
+    TransferChainWorkflow,
+    TransferWatchWorkflow,
+    SettlementWorkflow,
+    SettlementWatchWorkflow,
+    ReconciliationWorkflow,
+    ReconciliationSweepWorkflow,
+)
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class
 #: exist twice. Files that define workflows are not among them.
@@ -29,6 +47,7 @@ PASSED_THROUGH = (
     "workflows.search",
     "workflows.limits",
     "workflows.escrow.waiting",
+    "workflows.transfers.waiting",
 )
 
 #: What fails a run instead of its task: our own errors, and messages that cannot be decoded.

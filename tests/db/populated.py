@@ -12,8 +12,12 @@ from activities.escrow.messages import ApproveMessage, DisputeMessage, FundMessa
 from db import idempotency, identity
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
+from db.reconciliation import runs
 from domain.identity import Scope, hash_key
+from domain.reconciliation import Finding
+from tests.activities.reconciling import Reconciler
 from tests.activities.steps import Steps
+from tests.commands import command, take
 from tests.desk import BUYER, SELLER, terms
 
 
@@ -34,6 +38,8 @@ async def populate(engine: AsyncEngine) -> UUID:
     await steps.apply(escrow, BUYER, ReleaseMessage(positions=(1,)))
     await steps.apply(escrow, SELLER, DisputeMessage(reason="no answer", positions=(2,)))
     await steps.open(terms(7))
+    await take(engine, tenant, [command("deposit", command_id="cmd-1")])
+    await _reconciled(engine, tenant)
     async with tenant_transaction(engine, tenant) as connection:
         key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])
         await identity.create_key(connection, tenant, key)
@@ -53,3 +59,14 @@ async def populate(engine: AsyncEngine) -> UUID:
                     connection, tenant=tenant, caller="", key=name, operation_id=claim.operation_id, response=answer
                 )
     return tenant
+
+
+async def _reconciled(engine: AsyncEngine, tenant: UUID) -> None:
+    """A run over the tenant's books, with something that it found."""
+    reconciler = Reconciler(engine, engine, tenant)
+    request, plan = await reconciler.begin()
+    compared = [await reconciler.compare(request, plan, area) for area in plan.areas]
+    found = Finding("hold_orphaned", f"hold:{tenant}", "a finding for tests", asset="USDC", expected=0, actual=1)
+    async with tenant_transaction(engine, tenant) as connection:
+        await runs.record(connection, tenant, request.run_id, "holds", [found])
+    await reconciler.finish(request, plan, compared)

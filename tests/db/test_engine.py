@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.engine import Role, create_engine, driver_url, tenant_transaction, transaction, translate_errors
 from db.ids import new_id
 from domain.errors import Unavailable
+from tests.cable import Cable, Fault
 from tests.db.raw import acting, sql
 from tests.polling import eventually
 from tools.local.process import free_port
@@ -49,6 +50,24 @@ async def test_a_database_that_is_not_there_is_unavailable() -> None:
         await _touch(engine)
     assert caught.value.what == "postgres"
     await engine.dispose()
+
+
+async def test_a_connection_that_fell_silent_is_given_up(database_url: str) -> None:
+    """Somebody between us and the server forgot the connection: nothing arrives, and nobody says so."""
+    async with Cable(database_url) as cable:
+        engine = create_engine(cable.url, Role.APP, pool_size=2, answer_timeout_seconds=0.5)
+        try:
+            await asyncio.gather(_touch(engine), _touch(engine))
+            cable.break_(Fault.SWALLOWING)
+            async with asyncio.timeout(10):
+                for outcome in await asyncio.gather(*(_touch(engine) for _ in range(4)), return_exceptions=True):
+                    assert isinstance(outcome, Unavailable), outcome
+            cable.mend(reset=False)
+            async with asyncio.timeout(10):
+                await _touch_until_it_works(engine)
+                await asyncio.gather(_touch(engine), _touch(engine))
+        finally:
+            await engine.dispose()
 
 
 async def test_a_pool_that_is_used_up_is_unavailable(database_url: str) -> None:

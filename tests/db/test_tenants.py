@@ -47,6 +47,10 @@ NEVER_WRITTEN = [
     ("escrow_milestones", "amount_minor"),
     ("idempotency_keys", "fingerprint"),
     ("idempotency_keys", "operation_id"),
+    ("settlement_commands", "amount_minor"),
+    ("settlement_commands", "fingerprint"),
+    ("settlement_commands", "received_at"),
+    ("settlement_commands", "sequence"),
 ]
 UNCHANGING = ["ledger_transactions", "ledger_legs", "audit_log", "receipts", "tenants", "assets", "alembic_version"]
 QUERIES = 1_000
