@@ -25,7 +25,7 @@ from workflows.client import TransferClient
 from workflows.ledger import TransferKind, TransferRequest
 
 SECTION = "Settlement commands, taken in requests of 1,000 lines and settled by workflows"
-LEDGER_COMMANDS, ESCROW_COMMANDS = 10_000, 600
+LEDGER_COMMANDS, ESCROW_COMMANDS, FUNDINGS = 10_000, 400, 250
 LEDGER_AIM, ESCROW_AIM = 1_000, 80
 LINES = 1_000
 CALLERS = 30
@@ -54,7 +54,7 @@ async def measure(bench: Bench, rounds: int) -> list[Row]:
         throughput_row(SECTION, "a workflow per deposit, 30 callers", found["transfers"]),
         throughput_row(
             SECTION,
-            f"{LEDGER_COMMANDS:,} commands that move the ledger",
+            "commands that move the ledger",
             found["ledger"],
             baseline="a workflow each",
             baseline_value=median(one.rate for one in found["transfers"]),
@@ -63,7 +63,7 @@ async def measure(bench: Bench, rounds: int) -> list[Row]:
         throughput_row(SECTION, "fundings through EscrowClient, 30 callers", found["updates"]),
         throughput_row(
             SECTION,
-            f"{ESCROW_COMMANDS:,} commands that fund an escrow",
+            "commands that fund an escrow",
             found["escrow"],
             baseline="EscrowClient",
             baseline_value=median(one.rate for one in found["updates"]),
@@ -168,7 +168,7 @@ async def _transfers(bench: Bench) -> Throughput:
 async def _fundings(bench: Bench) -> Throughput:
     """Fundings alone, of escrows made beforehand, until they are used up or the time is."""
     seconds = bench.window(5.0)
-    numbered = iter(list(enumerate(await _fresh(bench, 150 if bench.quick else 500))))
+    numbered = iter(list(enumerate(await _fresh(bench, FUNDINGS // (2 if bench.quick else 1)))))
     desk = Direct(bench)
     before, began = bench.meter.read(), monotonic()
     done, errors = 0, Errors()
