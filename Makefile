@@ -3,11 +3,7 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 
-<<<<<<< HEAD
-.PHONY: help up down status demo test bench soak check lock
-=======
 .PHONY: help up down status demo test soak bench check lock
->>>>>>> main
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,19 +23,11 @@ demo: $(READY) ## play a whole escrow against the running stack
 test: check ## run every check and every test
 	$(PY) -m pytest $(ARGS)
 
-<<<<<<< HEAD
-bench: $(READY) ## measure everything beside its baseline, into docs/benchmarks.md (ARGS=--help)
-	$(PY) -m tests.bench $(ARGS)
-
-soak: $(READY) ## kill every process at random under load, and judge the outcome (SEED= KILLS=60 MINUTES=10)
-	$(PY) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
-=======
 soak: $(READY) ## kill every process at random under load, and judge the outcome (SEED= KILLS=60 MINUTES=10)
 	$(PY) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 bench: $(READY) ## measure everything beside its baseline, into docs/benchmarks.md (ARGS=--help)
 	$(PY) -m tests.bench $(ARGS)
->>>>>>> main
 
 check: $(READY) ## run the static checks alone
 	$(PY) -m ruff check .
