@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help up down status demo test check lock
+.PHONY: help up down status demo test soak bench check lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ demo: $(READY) ## play a whole escrow against the running stack
 
 test: check ## run every check and every test
 	$(PY) -m pytest $(ARGS)
+
+soak: $(READY) ## kill every process at random under load, and judge the outcome (SEED= KILLS=60 MINUTES=10)
+	$(PY) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+bench: $(READY) ## measure everything beside its baseline, into docs/benchmarks.md (ARGS=--help)
+	$(PY) -m tests.bench $(ARGS)
 
 check: $(READY) ## run the static checks alone
 	$(PY) -m ruff check .

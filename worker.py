@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
 import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -31,22 +33,45 @@ from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
 from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
+from activities.ports import Publisher
+from activities.publishing import Publishing, consumer_name
+from activities.reconciliation.steps import ReconciliationActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
+from activities.sealing.sealer import Sealer, Signer
+from activities.settlement.escrow import SettlementEscrowActivities
+from activities.settlement.ledger import SettlementLedgerActivities
+from activities.settlement.watch import SettlementWatchActivities
+from activities.transfers.chain import ChainActivities
+from activities.transfers.steps import PendingTransferActivities
+from activities.transfers.watch import TransferWatchActivities
+from activities.vendors.nats import NatsPublisher
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
 from domain.errors import Unavailable
 from kit.build import build_id
 from kit.logs import configure_logging
-from kit.settings import WorkerSettings, load
+from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
+from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
+from workflows.client import EscrowClient
 from workflows.listeners import LISTENERS
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
 
 GRACE = timedelta(seconds=10)
 EXIT_UNAVAILABLE = 3
+
+#: How much a worker does at once, and how it asks for work; the benches' bare worker goes at the same pace.
+PACE: dict[str, Any] = {
+    "max_concurrent_workflow_tasks": 40,
+    "max_concurrent_local_activities": 40,
+    "max_concurrent_activities": 20,
+    "workflow_task_poller_behavior": PollerBehaviorAutoscaling(initial=10, maximum=40),
+    "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
+    "graceful_shutdown_timeout": GRACE,
+}
 
 _log = logging.getLogger("worker")
 
@@ -64,12 +89,30 @@ def create_worker(
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
     retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
+    pending, chain = PendingTransferActivities(tenants, doorbell), ChainActivities(tenants, doorbell)
+    ledger_lane, settlement_watch = SettlementLedgerActivities(tenants, doorbell), SettlementWatchActivities(engine)
+    escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
+    reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     activities: list[Any] = [
         escrow.open,
         escrow.apply,
         ledger.transfer,
         retention.delete_idempotency_keys,
         watch.resume_overdue,
+        pending.open,
+        pending.resolve,
+        chain.post_chain,
+        TransferWatchActivities(engine).resume_overdue,
+        ledger_lane.settle,
+        escrow_lane.take_up,
+        escrow_lane.deliver,
+        escrow_lane.record,
+        settlement_watch.resume_waiting,
+        reconciliation.tenants,
+        reconciliation.begin,
+        reconciliation.compare,
+        reconciliation.finish,
+        reconciliation.clear,
     ]
     return Worker(
         client,
@@ -84,24 +127,37 @@ def create_worker(
             use_worker_versioning=True,
             default_versioning_behavior=VersioningBehavior.PINNED,
         ),
-        max_concurrent_workflow_tasks=40,
-        max_concurrent_local_activities=40,
-        max_concurrent_activities=20,
-        workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=10, maximum=40),
-        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
-        graceful_shutdown_timeout=GRACE,
+        **PACE,
     )
 
 
-def create_relay(client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine) -> Relay:
-    """The relay with the consumers beside it; ``engine`` sees every tenant."""
-    dispatcher = Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, Waker(client, task_queue)))
-    return Relay(engine, database_url, consumers=[dispatcher])
+def create_relay(
+    client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine, publisher: Publisher | None = None
+) -> Relay:
+    """The relay with the consumers beside it; ``engine`` sees every tenant. Without a publisher, none publishes."""
+    consumers = [Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, Waker(client, task_queue)))]
+    if publisher is not None:
+        consumers.append(Consumer(engine, database_url, consumer_name(publisher), Publishing(publisher)))
+    return Relay(engine, database_url, consumers=consumers)
+
+
+def create_publisher(settings: WorkerSettings) -> Publisher | None:
+    """The broker that the settings name, if they name one. It need not be there yet."""
+    if settings.nats_url is None:
+        return None
+    return NatsPublisher(
+        [url.strip() for url in settings.nats_url.split(",")],
+        stream=settings.nats_stream,
+        prefix=settings.nats_subject_prefix,
+        window_seconds=settings.nats_duplicate_window_seconds,
+        tls=ssl.create_default_context(cafile=settings.nats_ca_file) if "tls://" in settings.nats_url else None,
+    )
 
 
 async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT, then finish what is under way."""
     build = settings.holdfast_build_id or build_id()
+    signer = _signer(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -116,9 +172,16 @@ async def run(settings: WorkerSettings) -> None:
             print(f"worker: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_UNAVAILABLE) from None
         worker = create_worker(client, settings.temporal_task_queue, build, tenants=tenants, engine=engine)
-        outward = create_relay(client, settings.temporal_task_queue, settings.database_url, engine=engine)
+        outward = create_relay(
+            client,
+            settings.temporal_task_queue,
+            settings.database_url,
+            engine=engine,
+            publisher=create_publisher(settings),
+        )
         relay = asyncio.create_task(outward.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
+        tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
@@ -130,6 +193,21 @@ async def run(settings: WorkerSettings) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
+
+
+def _signer(settings: WorkerSettings) -> Signer:
+    """With what checkpoints are signed; there is no worker that seals and does not sign."""
+    try:
+        key = SigningKey.load(settings.seal_key_file)
+        older = tuple(load_public(Path(file)) for file in settings.seal_old_public_keys.split(":") if file)
+        settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    except KeyUnusable as error:
+        print(f"configuration: SEAL_KEY_FILE, SEAL_OLD_PUBLIC_KEYS: {error}", file=sys.stderr, flush=True)
+    except OSError as error:
+        print(f"configuration: CHECKPOINT_DIR {error}", file=sys.stderr, flush=True)
+    else:
+        return Signer(key, settings.checkpoint_dir, settings.seal_origin, settings.checkpoint_seconds, older)
+    raise SystemExit(EXIT_CONFIGURATION)
 
 
 async def _until(worker: Worker, stop: asyncio.Event) -> None:

@@ -20,6 +20,8 @@ from domain.errors import Unavailable
 POLL_SECONDS = 1.0
 BATCH_EVENTS = 2_000
 RETRY_SECONDS = 1.0
+#: After a pass that found events. Under load the commits of this time share the next one, instead of a pass each.
+BREATH_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
 _numbered = Counter("holdfast_outbox_numbered_total", "Events that this process gave their place in the feed")
@@ -84,8 +86,10 @@ class Relay:
         while True:
             self._wake.clear()
             try:
-                while await self.pass_once() == BATCH_EVENTS:
+                while (numbered := await self.pass_once()) == BATCH_EVENTS:
                     pass
+                if numbered:
+                    await asyncio.sleep(BREATH_SECONDS)
             except Unavailable as error:
                 _log.warning("the relay waits for the database: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)

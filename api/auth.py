@@ -60,6 +60,12 @@ class Keys:
 
     async def principal(self, headers: Headers) -> Principal:
         """Who calls; refuses a key that is missing, mistyped, unknown, revoked or expired."""
+        principal = await self.admit(headers)
+        self._uses[principal.key_id] += 1
+        return principal
+
+    async def admit(self, headers: Headers) -> Principal:
+        """The same for a request that was counted when it came, and still goes on."""
         key = presented_key(headers)
         if not has_valid_checksum(key):
             raise Refusal("key_invalid", "this is not an API key of ours")
@@ -70,7 +76,6 @@ class Keys:
             raise Refusal("key_revoked", "this API key was revoked")
         if row.expires_at is not None and row.expires_at <= now():
             raise Refusal("key_expired", "this API key has expired")
-        self._uses[row.key_id] += 1
         scopes = frozenset(_SCOPES[name] for name in row.scopes if name in _SCOPES)
         return Principal(row.tenant_id, row.key_id, scopes, row.user_id)
 

@@ -11,12 +11,16 @@ from decimal import Decimal, InvalidOperation
 from email.message import Message
 from typing import Any, NoReturn
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from domain.errors import Refusal
 
 #: Longer numbers are no amount, and turning their text into a number takes time.
 MAX_NUMBER_LENGTH = 200
+
+
+NDJSON = "application/x-ndjson"
 
 
 class JsonRequest(Request):
@@ -48,17 +52,35 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_text).encode()
 
 
+async def meaning(request: Request) -> bytes:
+    """The same bytes for requests whose bodies say the same; lines of JSON are taken as they are written."""
+    body = await request.body()
+    if not body or is_ndjson(request.headers):
+        return body
+    return canonical(await request.json())
+
+
+def is_ndjson(headers: Headers) -> bool:
+    """Whether the body calls itself one JSON value a line."""
+    declared = headers.get("content-type")
+    return declared is not None and _media_type(declared) == NDJSON
+
+
 def check_content_type(request: Request) -> None:
     """Refuse a body that calls itself anything but JSON; one without a type is taken at its word."""
     declared = request.headers.get("content-type")
     if declared is None:
         return
-    message = Message()
-    message["content-type"] = declared
-    subtype = message.get_content_subtype()
-    if message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json")):
+    maintype, _, subtype = _media_type(declared).partition("/")
+    if maintype == "application" and (subtype == "json" or subtype.endswith("+json")):
         return
     raise Refusal("content_type_unsupported", "send the body as application/json")
+
+
+def _media_type(declared: str) -> str:
+    message = Message()
+    message["content-type"] = declared
+    return message.get_content_type()
 
 
 def _refuse(message: str) -> NoReturn:

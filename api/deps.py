@@ -14,18 +14,23 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from starlette.datastructures import Headers
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope as Scope_
 from temporalio.client import Client
 
 from api.auth import Keys
-from api.bodies import JsonRequest, check_content_type
+from api.bodies import JsonRequest, check_content_type, is_ndjson
 from api.problems import documented
+from api.streams import Streams
 from db import ledger as db_ledger
+from db.doorbell import Doorbell
 from db.engine import tenant_transaction
 from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
-from workflows.client import EscrowClient, TransferClient
+from workflows.client import EscrowClient, ReconciliationClient, TransferClient
 
 _ASSETS_SECONDS = 5.0
 _SUMMARY_CHARACTERS = 60
@@ -56,6 +61,9 @@ class Services:
     assets: AssetBook
     escrows: EscrowClient
     transfers: TransferClient
+    streams: Streams
+    doorbell: Doorbell
+    reconciliations: ReconciliationClient
 
 
 class AssetBook:
@@ -127,11 +135,15 @@ class Door(APIRoute):
             structlog.contextvars.bind_contextvars(tenant_id=str(principal.tenant_id), key_id=str(principal.key_id))
             self._check_query(request)
             if request.method in _BODY_METHODS and await request.body():
-                check_content_type(request)
-                await request.json()
+                await self.check_body(request)
             return await handle(request)
 
         return enter
+
+    async def check_body(self, request: JsonRequest) -> None:
+        """Refuse a body that no route behind this door could read."""
+        check_content_type(request)
+        await request.json()
 
     def _check_query(self, request: Request) -> None:
         """A filter that nobody knows would be a wrong answer, not a harmless extra."""
@@ -144,18 +156,34 @@ class Door(APIRoute):
                 raise Refusal("parameter_repeated", f"{name} is given more than once", field=name)
 
 
+class LinesDoor(Door):
+    """A door for bodies that call themselves one JSON value a line; its routes read them line by line.
+
+    Others pass it by: a route for plain JSON may stand behind it at the same URL.
+    """
+
+    def matches(self, scope: Scope_) -> tuple[Match, Scope_]:
+        """As any route, for requests with such a body."""
+        if scope["type"] == "http" and not is_ndjson(Headers(scope=scope)):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+    async def check_body(self, request: JsonRequest) -> None:
+        """A bad line spoils only itself."""
+
+
 def _query_names(dependant: Dependant) -> set[str]:
     """The query parameters of a route and of everything that it depends on."""
     own = {parameter.alias for parameter in dependant.query_params}
     return own.union(*(_query_names(needed) for needed in dependant.dependencies))
 
 
-def router(prefix: str, tag: str) -> APIRouter:
+def router(prefix: str, tag: str, *, door: type[Door] = Door) -> APIRouter:
     """A router whose every route is behind the door and says so."""
     return APIRouter(
         prefix=f"/api/v1{prefix}",
         tags=[tag],
-        route_class=Door,
+        route_class=door,
         dependencies=[Security(_api_key), Security(_bearer)],
         responses=documented(),
     )

@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from api import problems
 from api.auth import presented_key
-from api.bodies import canonical
+from api.bodies import meaning
 from api.deps import Call
 from db import idempotency as db_idempotency
 from db.idempotency import Standing, StoredResponse
@@ -34,6 +34,13 @@ from domain.errors import Refusal, Unavailable
 LEASE_SECONDS = 6
 RENEWAL_SECONDS = 2
 REPLAYED_HEADER = "Idempotency-Replayed"
+
+
+class Rendered(Protocol):
+    """An answer whose bytes are known."""
+
+    def render(self) -> StoredResponse:
+        """The bytes that are sent and kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +68,13 @@ class Attempt:
 class Operation(Protocol):
     """What a POST does, in three parts, so that no transaction stays open while a workflow works."""
 
-    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Rendered | None:
         """Check the request against what is stored; a refusal leaves nothing behind. An answer ends it here."""
 
     async def perform(self) -> None:
         """Have it done; the outcome is an effect or a refusal."""
 
-    async def answer(self, connection: AsyncConnection) -> Answer:
+    async def answer(self, connection: AsyncConnection) -> Rendered:
         """Tell what came of it."""
 
 
@@ -93,7 +100,7 @@ async def once(call: Call, operation: Operation, *, secret: bool = False) -> Res
 async def _do(call: Call, operation: Operation) -> StoredResponse:
     """The operation without a key: under an id of its own, and nothing is kept."""
     async with call.transaction() as connection:
-        answer = await operation.prepare(connection, Attempt(new_id()))
+        answer: Rendered | None = await operation.prepare(connection, Attempt(new_id()))
     if answer is None:
         await operation.perform()
         async with call.transaction() as connection:
@@ -121,8 +128,7 @@ class _Claim:
     @staticmethod
     async def of(call: Call, key: str, *, secret: bool) -> _Claim:
         request = call.request
-        body = canonical(await request.json()) if await request.body() else b""
-        said = [request.method.encode(), request.scope["path"].encode(), body]
+        said = [request.method.encode(), request.scope["path"].encode(), await meaning(request)]
         seal = None
         if secret:
             # Only who brought the key that asked can open the answer; another key is another request.
@@ -184,8 +190,9 @@ class _Claim:
 
     async def _keep(self, connection: AsyncConnection, operation_id: UUID, response: StoredResponse) -> Response:
         sealed = StoredResponse(response.status, response.headers, self._sealed(operation_id, response.body))
-        await db_idempotency.finish(connection, **self._name, operation_id=operation_id, response=sealed)
-        return _response(response)
+        kept = await db_idempotency.finish(connection, **self._name, operation_id=operation_id, response=sealed)
+        # Whoever asks with this key is told the same, also where two worked on it at once.
+        return _response(StoredResponse(kept.status, kept.headers, self._sealed(operation_id, kept.body)))
 
     async def _renew(self, operation_id: UUID) -> None:
         while True:

@@ -12,15 +12,17 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import escrow, events, health, identity, ledger, problems
+from api import controls, escrow, events, health, identity, ledger, problems, reconciliation, settlement
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
+from api.streams import StreamMetrics, Streams
+from db.doorbell import Doorbell
 from db.engine import Role, close, create_engine
 from domain.errors import Unavailable
 from kit.settings import ApiSettings
 from kit.temporal import connect
-from workflows.client import EscrowClient, TransferClient
+from workflows.client import EscrowClient, ReconciliationClient, TransferClient
 
 VERSION = "0.1.0"
 DESCRIPTION = """
@@ -32,6 +34,13 @@ are RFC 9457 problems with a stable `code`, lists are read by cursor, and every 
 TAGS = [
     {"name": "escrows", "description": "Agreements, and the commands by which they move."},
     {"name": "ledger", "description": "Accounts, balances at any instant, and transactions that are never changed."},
+    {"name": "controls", "description": "What an operator stops or bounds: freezes, and the limits of accounts."},
+    {
+        "name": "commands",
+        "description": "Settlement commands: taken at once, one by one or by the thousand, and carried out in order. "
+        "Each outcome is an event `command.settled`, `command.rejected` or `command.failed` with subject "
+        "`command:<command_id>`; each request that left commands is one `commands.received`.",
+    },
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -43,12 +52,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
+    stream_metrics = StreamMetrics(registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
         temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
         keys = Keys(engine)
+        streams = Streams(engine, settings, stream_metrics)
         app.state.services = Services(
             engine=engine,
             temporal=temporal,
@@ -56,16 +67,21 @@ def create_app(settings: ApiSettings) -> FastAPI:
             assets=AssetBook(),
             escrows=EscrowClient(temporal, settings.temporal_task_queue),
             transfers=TransferClient(temporal, settings.temporal_task_queue),
+            streams=streams,
+            doorbell=Doorbell(engine),
+            reconciliations=ReconciliationClient(temporal, settings.temporal_task_queue),
         )
-        counting = asyncio.create_task(keys.run())
+        beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
             yield
         finally:
-            counting.cancel()
-            with suppress(asyncio.CancelledError):
-                await counting
+            streams.close()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             with suppress(Unavailable):
                 await keys.flush()
+            await app.state.services.doorbell.close()
             await close(engine)
 
     app = FastAPI(
@@ -86,7 +102,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    for router in (health.routes, *escrow.ROUTERS, *ledger.ROUTERS, events.routes, *identity.ROUTERS):
+    contexts = (escrow, controls, ledger, reconciliation, settlement)
+    routers = [router for context in contexts for router in context.ROUTERS]
+    for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way
@@ -108,8 +126,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             tags=app.openapi_tags,
         )
-        problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        described["components"]["schemas"] |= problem.pop("$defs", {}) | {"Problem": problem}
+        for model in (problems.Problem, settlement.LineAnswer):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            described["components"]["schemas"] |= schema.pop("$defs", {}) | {model.__name__: schema}
         for path in described["paths"].values():
             for operation in path.values():
                 operation["responses"] = dict(sorted(operation["responses"].items()))

@@ -17,6 +17,8 @@ from api import problems
 from domain.errors import Refusal
 
 MAX_BODY_BYTES = 1024 * 1024
+#: What may be longer, by path: requests that carry thousands of things at once, and say so by their type.
+LONG_BODIES = {"/api/v1/commands/ingest": (b"application/x-ndjson", 8 * 1024 * 1024)}
 REQUEST_ID_HEADER = "X-Request-ID"
 #: Stands in logs and metrics for a request whose sender left before its body was whole.
 CLIENT_GONE = 499
@@ -118,20 +120,27 @@ class _Answer:
 def _limited(scope: Scope, receive: Receive) -> Receive:
     """``receive`` that stops a body over the limit: at once when it says its length, else when it grows too long."""
     declared = Headers(scope=scope).get("content-length", "0")
-    too_long = declared.isdigit() and (len(declared) > 18 or int(declared) > MAX_BODY_BYTES)
+    most = _body_limit(scope)
+    too_long = declared.isdigit() and (len(declared) > 18 or int(declared) > most)
     taken = 0
 
     async def limited() -> Message:
         nonlocal taken
         if too_long:
-            raise _too_large()
+            raise _too_large(most)
         message = await receive()
         taken += len(message.get("body", b""))
-        if taken > MAX_BODY_BYTES:
-            raise _too_large()
+        if taken > most:
+            raise _too_large(most)
         return message
 
     return limited
+
+
+def _body_limit(scope: Scope) -> int:
+    media_type, most = LONG_BODIES.get(scope["path"], (b"", MAX_BODY_BYTES))
+    declared = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower().encode("latin-1")
+    return most if declared == media_type else MAX_BODY_BYTES
 
 
 def _is_text(scope: Scope) -> bool:
@@ -145,5 +154,5 @@ def _is_text(scope: Scope) -> bool:
     return True
 
 
-def _too_large() -> Refusal:
-    return Refusal("body_too_large", f"a body may have {MAX_BODY_BYTES} bytes")
+def _too_large(most: int) -> Refusal:
+    return Refusal("body_too_large", f"a body may have {most} bytes here")

@@ -36,7 +36,8 @@ STATUS: dict[int, frozenset[str]] = {
             "role_not_allowed",
         }
     ),
-    404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"}),
+    404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"})
+    | {"transfer_unknown", "freeze_unknown", "command_unknown", "reconciliation_unknown"},
     409: frozenset(escrow_codes.WHEN)
     | {
         "no_arbiter",
@@ -47,10 +48,25 @@ STATUS: dict[int, frozenset[str]] = {
         "already_reversed",
         "reference_taken",
         "tenant_name_taken",
+        "command_id_taken",
         "idempotency_key_in_flight",
+        "account_frozen",
+        "asset_frozen",
+        "tenant_frozen",
+        "limit_min_available",
+        "limit_max_balance",
+        "limit_max_debit",
+        "transfer_posted",
+        "transfer_voided",
+        "transfer_expired",
+        "transfer_not_due",
+        "already_frozen",
+        "freeze_lifted",
+        "not_sealed_yet",
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),
+    429: frozenset({"too_many_streams"}),
 }
 _STATUS_OF_CODE = {code: status for status, codes in STATUS.items() for code in codes}
 
@@ -139,10 +155,10 @@ def status_of(code: str) -> int:
     return _STATUS_OF_CODE.get(code, 422)
 
 
-def documented(*statuses: int, existing: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int, existing: Any = None) -> dict[int | str, dict[str, Any]]:
     """``responses=`` of a route that can answer with these problems, beside those that any route can.
 
-    ``existing`` is what a creating route answers with 200 when the thing is there already.
+    ``existing`` is the model, or the models, that a creating route answers with 200 when the thing is there already.
     """
     answers: dict[int | str, dict[str, Any]] = {}
     if existing is not None:
@@ -169,9 +185,24 @@ def problem_response(
     headers = dict(headers or {})
     if status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="holdfast", ApiKey header="X-API-Key"')
-    if status == 503 or code == "idempotency_key_in_flight":
+    if status in (429, 503) or code == "idempotency_key_in_flight":
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
-    problem = Problem(
+    problem = _problem(request, status, code, detail, errors)
+    return Response(problem.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
+
+
+def problem_of(request: Request, error: Refusal | RequestValidationError) -> Problem:
+    """What is wrong with one of many things in a request, without the id that all of them share."""
+    if isinstance(error, Refusal):
+        found = _problem(request, status_of(error.code), error.code, error.message, _refused_field(error))
+    else:
+        errors = _field_errors(error)
+        found = _problem(request, 422, "input_invalid", _detail(errors), errors)
+    return found.model_copy(update={"request_id": None})
+
+
+def _problem(request: Request, status: int, code: str, detail: str, errors: list[FieldError] | None) -> Problem:
+    return Problem(
         type=f"urn:holdfast:problem:{code}",
         title=code.replace("_", " ").capitalize(),
         status=status,
@@ -181,15 +212,18 @@ def problem_response(
         request_id=request.scope.get("state", {}).get("request_id"),
         errors=errors,
     )
-    return Response(problem.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
 def refusal_response(request: Request, refusal: Refusal) -> Response:
     """A refusal as an answer; it names the input at fault, where there is one."""
-    errors = None
-    if refusal.field is not None:
-        errors = [FieldError(field=refusal.field, code=refusal.code, message=refusal.message)]
+    errors = _refused_field(refusal)
     return problem_response(request, status_of(refusal.code), refusal.code, refusal.message, errors=errors)
+
+
+def _refused_field(refusal: Refusal) -> list[FieldError] | None:
+    if refusal.field is None:
+        return None
+    return [FieldError(field=refusal.field, code=refusal.code, message=refusal.message)]
 
 
 def unavailable_response(request: Request, error: Unavailable) -> Response:
@@ -223,8 +257,7 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         errors = _field_errors(error)
-        detail = "; ".join(f"{fault.field}: {fault.message}" for fault in errors[:3])
-        return problem_response(request, 422, "input_invalid", detail, errors=errors)
+        return problem_response(request, 422, "input_invalid", _detail(errors), errors=errors)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -258,6 +291,10 @@ def _field_errors(error: RequestValidationError) -> list[FieldError]:
         message = str(fault["msg"]).removeprefix("Value error, ")
         found.setdefault(field, FieldError(field=field, code=code, message=message[:300]))
     return list(found.values())
+
+
+def _detail(errors: list[FieldError]) -> str:
+    return "; ".join(f"{fault.field}: {fault.message}" for fault in errors[:3])
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db.engine import transaction
+from db.engine import notify
 from db.outbox import WAKE_CHANNEL
 from domain.errors import Unavailable
 
@@ -18,7 +17,7 @@ _log = logging.getLogger(__name__)
 class Doorbell:
     """Sends NOTIFY, to the relay unless told otherwise. A lost ring costs time, not events: who listens polls too.
 
-    NOTIFY inside a posting transaction would serialise commits, so it has a short transaction of its own.
+    NOTIFY inside a posting transaction would serialise commits, so it goes alone.
     """
 
     def __init__(self, engine: AsyncEngine, channel: str = WAKE_CHANNEL) -> None:
@@ -42,7 +41,6 @@ class Doorbell:
         while self._pending:
             self._pending = False
             try:
-                async with transaction(self._engine) as connection:
-                    await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": self._channel})
+                await notify(self._engine, self._channel)
             except Unavailable as error:
                 _log.warning("%s was not notified, and so is found by polling: %s", self._channel, error)

@@ -20,6 +20,8 @@ from domain.errors import Refusal, Unavailable
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 5_000
+#: The server ends a statement before this; what takes longer is a connection on which nothing arrives any more.
+ANSWER_TIMEOUT_SECONDS = 12
 IDLE_TRANSACTION_TIMEOUT_MS = 30_000
 POOL_WAIT_SECONDS = 5
 
@@ -35,8 +37,12 @@ _RULES = {
     "holds_remaining_check": ("hold_exhausted", "the hold has less left than this takes"),
     "ledger_transactions_tenant_id_kind_reference_key": ("reference_taken", "the reference names another transaction"),
     "ledger_transactions_tenant_id_reverses_id_key": ("already_reversed", "the transaction was reversed before"),
+    "pending_transfers_tenant_id_reference_key": ("reference_taken", "the reference names another transfer"),
     "escrows_tenant_id_reference_key": ("reference_taken", "the reference names another escrow"),
 }
+
+_ENTER = text("SELECT set_config('app.tenant', :tenant, true)")
+_NOTIFY = text("SELECT pg_notify(:channel, '')")
 
 
 class Role(StrEnum):
@@ -47,6 +53,37 @@ class Role(StrEnum):
     ENGINE = "holdfast_engine"
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """A driver's connection whose BEGIN also names the tenant: one message to the server where two would be sent.
+
+    ``next_tenant`` is whose rows the next transaction sees and writes; None is nobody's.
+    """
+
+    next_tenant: UUID | None = None
+
+    def transaction(self, **_: Any) -> _Transaction:
+        """What SQLAlchemy begins, commits and rolls back."""
+        return _Transaction(self)
+
+
+class _Transaction:
+    """A transaction of the server's default isolation, in which savepoints are made by their own statements."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    async def start(self) -> None:
+        tenant, self._connection.next_tenant = self._connection.next_tenant, None
+        entering = "" if tenant is None else f"; SELECT set_config('app.tenant', '{UUID(int=tenant.int)}', true)"
+        await self._connection.execute(f"BEGIN{entering}")
+
+    async def commit(self) -> None:
+        await self._connection.execute("COMMIT")
+
+    async def rollback(self) -> None:
+        await self._connection.execute("ROLLBACK")
+
+
 def driver_url(database_url: str, driver: str) -> URL:
     """``postgresql://…`` for one driver; libpq's ``sslmode`` becomes asyncpg's ``ssl``."""
     url = make_url(database_url).set(drivername=f"postgresql+{driver}")
@@ -55,7 +92,9 @@ def driver_url(database_url: str, driver: str) -> URL:
     return url
 
 
-def create_engine(database_url: str, role: Role, *, pool_size: int = 10) -> AsyncEngine:
+def create_engine(
+    database_url: str, role: Role, *, pool_size: int = 10, answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS
+) -> AsyncEngine:
     """An engine whose every connection acts as ``role``.
 
     The role is a start-up parameter, so it is also what ``RESET ROLE`` returns to. Every wait has a limit.
@@ -65,8 +104,12 @@ def create_engine(database_url: str, role: Role, *, pool_size: int = 10) -> Asyn
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
+        # The connection used last has its statements prepared and its server process warm.
+        pool_use_lifo=True,
         connect_args={
+            "connection_class": _Connection,
             "timeout": CONNECT_TIMEOUT_SECONDS,
+            "command_timeout": answer_timeout_seconds,
             "server_settings": {
                 "role": role.value,
                 "timezone": "UTC",
@@ -129,14 +172,35 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 @asynccontextmanager
 async def tenant_transaction(engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
     """One transaction that sees and writes the rows of one tenant."""
-    async with transaction(engine) as connection:
-        await enter_tenant(connection, tenant_id)
-        yield connection
+    with translate_errors():
+        async with engine.connect() as connection:
+            driver = await _driver(connection)
+            driver.next_tenant = tenant_id
+            try:
+                async with connection.begin():
+                    yield connection
+            finally:
+                # A transaction without a statement never began: the next one of this connection is another's.
+                driver.next_tenant = None
 
 
 async def enter_tenant(connection: AsyncConnection, tenant_id: UUID) -> None:
     """Let the rest of the transaction see and write the rows of this tenant, and of no other."""
-    await connection.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": str(tenant_id)})
+    await connection.execute(_ENTER, {"tenant": str(tenant_id)})
+
+
+async def notify(engine: AsyncEngine, channel: str) -> None:
+    """Wake who listens on ``channel``, at once and in no transaction."""
+    with translate_errors():
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(_NOTIFY, {"channel": channel})
+
+
+async def _driver(connection: AsyncConnection) -> _Connection:
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, _Connection), "every engine is made by create_engine"
+    return driver
 
 
 async def close(*engines: AsyncEngine) -> None:

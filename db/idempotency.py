@@ -88,6 +88,12 @@ _SELECT = text(
     " WHERE tenant_id = :tenant AND caller = :caller AND key = :key"
 )
 
+_FINISH = text(
+    "UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body"
+    " WHERE tenant_id = :tenant AND caller = :caller AND key = :key AND operation_id = :operation_id"
+    " AND status IS NULL"
+)
+
 
 async def begin(
     connection: AsyncConnection,
@@ -120,24 +126,28 @@ async def begin(
 
 async def finish(
     connection: AsyncConnection, *, tenant: UUID, caller: str, key: str, operation_id: UUID, response: StoredResponse
-) -> None:
-    """Keep the answer for every later request with this key."""
-    await connection.execute(
-        text(
-            "UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body"
-            " WHERE tenant_id = :tenant AND caller = :caller AND key = :key AND operation_id = :operation_id"
-            " AND status IS NULL"
-        ),
-        {
-            "tenant": tenant,
-            "caller": caller,
-            "key": key,
+) -> StoredResponse:
+    """Keep the answer for every later request with this key, and return the one that is kept.
+
+    That is an earlier one, where the request was taken over while it was merely slow and somebody else answered it.
+    """
+    name = {"tenant": tenant, "caller": caller, "key": key}
+    kept = await connection.execute(
+        _FINISH,
+        name
+        | {
             "operation_id": operation_id,
             "status": response.status,
             "headers": json.dumps(response.headers),
             "body": response.body,
         },
     )
+    if getattr(kept, "rowcount", 0) == 1:
+        return response
+    row = (await connection.execute(_SELECT, name)).one_or_none()
+    if row is None or row.operation_id != operation_id or row.status is None:
+        return response  # the key was deleted by retention meanwhile
+    return StoredResponse(row.status, dict(row.headers), bytes(row.body))
 
 
 async def renew(

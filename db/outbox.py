@@ -6,12 +6,13 @@ page by position, so that a transaction that commits late appears behind the rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import BigInteger, Column, Identity, Index, PrimaryKeyConstraint, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
@@ -46,6 +47,7 @@ outbox = Table(
     Index("outbox_position_key", "position", unique=True, postgresql_where=text("position IS NOT NULL")),
     Index(None, "tenant_id", "topic", "position", postgresql_where=text("position IS NOT NULL")),
     Index(None, "tenant_id", "position", postgresql_where=text("position IS NOT NULL")),
+    Index("outbox_escrow_idx", "tenant_id", "subject", postgresql_where=text("starts_with(subject, 'escrow:')")),
 )
 
 
@@ -88,6 +90,21 @@ async def feed(connection: AsyncConnection, *, topic: str | None, after: int, li
     return [FeedEvent(**row) for row in rows.mappings()]
 
 
+async def recent_subjects(
+    connection: AsyncConnection, types: Sequence[str], *, positions: int, margin: timedelta
+) -> list[str]:
+    """What events of these types happened to, of any tenant: among the last ``positions`` of the feed, those that are
+    older than ``margin``."""
+    rows = await connection.execute(
+        text(
+            "SELECT DISTINCT subject FROM outbox WHERE position > (SELECT max(position) FROM outbox) - :positions"
+            " AND type = ANY (:types) AND recorded_at < clock_timestamp() - CAST(:margin AS interval)"
+        ),
+        {"positions": positions, "types": list(types), "margin": margin},
+    )
+    return list(rows.scalars())
+
+
 async def number_committed(connection: AsyncConnection, *, limit: int) -> int:
     """Give up to ``limit`` committed events their positions and return how many; 0 when another relay is at it.
 
@@ -125,3 +142,36 @@ async def lag(connection: AsyncConnection) -> tuple[int, float]:
         )
     ).one()
     return int(row[0]), float(row[1])
+
+
+async def tenant_head(connection: AsyncConnection) -> int:
+    """The position of the last event of the transaction's tenant, 0 before the first."""
+    return int(await connection.scalar(text("SELECT coalesce(max(position), 0) FROM outbox")) or 0)
+
+
+async def feed_head(connection: AsyncConnection) -> int:
+    """The last position of the feed over all tenants; any role may ask."""
+    return int(await connection.scalar(text("SELECT feed_head()")) or 0)
+
+
+async def feed_news(connection: AsyncConnection, *, after: int, most: int) -> dict[UUID, int]:
+    """Of the first ``most`` events behind a position: whose, and each one's last position. Any role may ask."""
+    rows = await connection.execute(
+        text("SELECT tenant_id, latest FROM feed_news(:after, :most)"), {"after": after, "most": most}
+    )
+    return {row.tenant_id: row.latest for row in rows}
+
+
+def rendered(event: FeedEvent) -> bytes:
+    """The event's JSON in one line: the same in the feed, in its stream and at the broker."""
+    return to_json(
+        {
+            "id": event.event_id,
+            "position": event.position,
+            "topic": event.topic,
+            "type": event.type,
+            "subject": event.subject,
+            "occurred_at": event.occurred_at,
+            "data": event.data,
+        }
+    )

@@ -91,6 +91,11 @@ class Step:
         self.step_id = step_id
         self.receipt = receipt
         self.finished = False
+        self.skipped = False
+
+    def skip(self) -> None:
+        """There was nothing to do: the step leaves nothing behind, not even a receipt, and may be asked again."""
+        self.skipped = True
 
     async def finish(self, *, result: Mapping[str, Any], audit: AuditRecord, events: Sequence[OutboxEvent]) -> None:
         """Write what the step leaves beside its rows: audit record, events, receipt. Once, as its last act."""
@@ -109,7 +114,7 @@ async def step(engine: AsyncEngine, doorbell: Doorbell, *, tenant_id: UUID, step
         receipt = await connection.scalar(_BEGIN, {"tenant": tenant_id, "step": step_id})
         opened = Step(connection, tenant_id, step_id, receipt)
         yield opened
-        if receipt is None and not opened.finished:
+        if receipt is None and not (opened.finished or opened.skipped):
             raise StepNotFinished(step_id)
     if opened.finished:
         doorbell.ring()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 #: Accounts and actors of our own begin like this, so no user may.
 SYSTEM_PREFIX: Final = "system:"
@@ -47,8 +47,43 @@ def escrow_step_id(escrow_id: UUID, step: str | UUID) -> str:
 
 
 def transfer_workflow_id(transfer_id: UUID) -> str:
-    """The id of the workflow that carries one deposit, withdrawal or reversal."""
+    """The id of the workflow that carries one deposit, withdrawal, transfer (in one phase or two) or reversal."""
     return f"transfer:{transfer_id}"
+
+
+def transfer_step_id(transfer_id: UUID, step: str | UUID) -> str:
+    """The name of one step of a transfer in two phases; a command's step is its command id."""
+    return f"{transfer_workflow_id(transfer_id)}:{step}"
+
+
+def chain_workflow_id(chain_id: UUID) -> str:
+    """The id of the workflow that carries linked transfers."""
+    return f"chain:{chain_id}"
+
+
+def chain_transaction_id(chain_id: UUID, index: int) -> UUID:
+    """The transaction of a chain's link, counted from 0: the first has the chain's id, the others follow from it."""
+    return chain_id if index == 0 else uuid5(chain_id, str(index))
+
+
+def settlement_workflow_id(tenant_id: UUID) -> str:
+    """The id of the workflow that carries a tenant's settlement commands."""
+    return f"settlement:{tenant_id}"
+
+
+def command_subject(command_id: str) -> str:
+    """What events and audit call a settlement command."""
+    return f"command:{command_id}"
+
+
+def settlement_operation_id(tenant_id: UUID, command_id: str) -> UUID:
+    """The single effect of a settlement command on an escrow: the same for every delivery of it."""
+    return uuid5(tenant_id, f"settlement:{command_id}")
+
+
+def reconciliation_workflow_id(tenant_id: UUID, run_id: UUID) -> str:
+    """The id of the workflow that compares one tenant's books once."""
+    return f"reconciliation:{tenant_id}:{run_id}"
 
 
 def is_user_id(text: str) -> bool:

@@ -10,13 +10,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowHandle
 
+from db import controls, ledger, transfers
 from db import escrow as escrows
-from db import ledger
 from db.engine import tenant_transaction
 from db.ids import new_id
+from domain.controls import Freeze, FreezeScope
 from domain.escrow import Escrow
-from domain.ids import escrow_workflow_id
+from domain.ids import escrow_workflow_id, transfer_workflow_id
 from domain.ledger import Balance
+from domain.transfers import PendingTransfer
+from kit.clock import now
 from workflows.client import EscrowClient, TransferClient
 from workflows.escrow import (
     CommandMessage,
@@ -30,6 +33,14 @@ from workflows.escrow import (
     TermsMessage,
 )
 from workflows.ledger import TransferKind, TransferOutcome, TransferRequest
+from workflows.transfers import (
+    OpenPendingTransfer,
+    PendingOutcome,
+    PendingTerms,
+    PendingTransferWorkflow,
+    ResolutionMessage,
+    TransferCommand,
+)
 
 TASK_QUEUE = "holdfast-test"
 BUYER, SELLER, ARBITER = "alice", "bob", "judy"
@@ -95,6 +106,55 @@ class Desk:
     def handle(self, escrow_id: UUID) -> WorkflowHandle[EscrowWorkflow, EscrowOutcome]:
         """The escrow's workflow."""
         return self.client.get_workflow_handle_for(EscrowWorkflow.run, escrow_workflow_id(escrow_id))
+
+    async def pend(self, amount_minor: int, transfer_id: UUID | None = None, **changes: Any) -> UUID:
+        """Set money of the buyer apart for the seller and answer the transfer's id."""
+        fields: dict[str, Any] = {"source": BUYER, "target": SELLER, "asset": "USDC", "amount_minor": amount_minor}
+        opening = OpenPendingTransfer(
+            tenant_id=self.tenant,
+            transfer_id=transfer_id or new_id(),
+            terms=PendingTerms(**(fields | changes)),
+            origin=OriginMessage(user_id=BUYER, request_id="test"),
+        )
+        return (await self.transfers.open(opening, summary="a test's transfer")).transfer_id
+
+    async def resolve(
+        self, transfer_id: UUID, command: ResolutionMessage, command_id: UUID | None = None, *, repeated: bool = False
+    ) -> PendingOutcome:
+        """Post or void a pending transfer."""
+        sent = TransferCommand(
+            command_id=command_id or new_id(),
+            command=command,
+            origin=OriginMessage(user_id=BUYER, request_id="test"),
+            repeated=repeated,
+        )
+        attempt_id = new_id() if repeated else None
+        return await self.transfers.resolve(self.tenant, transfer_id, sent, attempt_id=attempt_id)
+
+    def pending_handle(self, transfer_id: UUID) -> WorkflowHandle[PendingTransferWorkflow, PendingOutcome]:
+        """The workflow of a transfer in two phases."""
+        return self.client.get_workflow_handle_for(PendingTransferWorkflow.run, transfer_workflow_id(transfer_id))
+
+    async def pending(self, transfer_id: UUID) -> PendingTransfer:
+        """The transfer in two phases as Postgres has it."""
+        async with tenant_transaction(self.engine, self.tenant) as connection:
+            found = await transfers.find(connection, transfer_id)
+        assert found is not None
+        return found.transfer
+
+    async def freeze(self, scope: FreezeScope, ref: str | None = None) -> UUID:
+        """Freeze an account, an asset or the tenant, as the API does."""
+        frozen = Freeze(new_id(), scope, ref, "a test", now())
+        async with tenant_transaction(self.engine, self.tenant) as connection:
+            await controls.halt(connection, self.tenant)
+            await controls.place(connection, self.tenant, frozen)
+        return frozen.freeze_id
+
+    async def lift(self, freeze_id: UUID) -> None:
+        """Lift a freeze."""
+        async with tenant_transaction(self.engine, self.tenant) as connection:
+            await controls.halt(connection, self.tenant)
+            await controls.lift(connection, freeze_id, reason="over", at=now())
 
     async def row(self, escrow_id: UUID) -> Escrow:
         """The escrow as Postgres has it."""

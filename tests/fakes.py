@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from activities.consuming import Delivered, Failed, TenantEvent
+from activities.ports import Outgoing, Published, Publisher
 from domain.errors import Unavailable
 
 
@@ -38,3 +39,23 @@ class Inbox:
     @property
     def positions(self) -> list[int]:
         return [event.position for event in self.taken]
+
+
+class Mortal:
+    """A publisher whose process dies after the broker acknowledged, and before anything is recorded."""
+
+    def __init__(self, real: Publisher) -> None:
+        self._real = real
+        self.deaths = 0
+
+    @property
+    def stream(self) -> str:
+        return self._real.stream
+
+    async def publish(self, events: Sequence[Outgoing]) -> Published:
+        await self._real.publish(events[: 2 * len(events) // 3])
+        self.deaths += 1
+        raise RuntimeError("killed")
+
+    async def close(self) -> None:
+        await self._real.close()

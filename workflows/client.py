@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from temporalio.client import (
@@ -23,11 +23,23 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.failures import refusal_of, unavailable_of
 from domain.errors import Unavailable
-from domain.ids import escrow_workflow_id, transfer_workflow_id
+from domain.ids import chain_workflow_id, escrow_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, Waiting
 from workflows.ledger import TransferOutcome, TransferRequest, TransferWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.reconciliation import RUN_LIMIT, ReconcileTenant, ReconciliationWorkflow
 from workflows.search import attributes
+from workflows.transfers import (
+    ChainOutcome,
+    ChainRequest,
+    OpenPendingTransfer,
+    PendingOutcome,
+    PendingTransferWorkflow,
+    TransferChainWorkflow,
+    TransferCommand,
+)
+
+OutcomeT = TypeVar("OutcomeT")
 
 #: How long a caller of the API waits for an outcome before it is told to ask again.
 ANSWER_LIMIT_SECONDS = 15.0
@@ -47,6 +59,8 @@ _AWAY = {
     RPCStatusCode.ABORTED,
     RPCStatusCode.INTERNAL,
     RPCStatusCode.FAILED_PRECONDITION,
+    # A connection that broke in the middle of a call arrives like this.
+    RPCStatusCode.UNKNOWN,
 }
 
 
@@ -74,6 +88,59 @@ class _Caller:
             raise Unavailable("temporal", str(error)) from error
         self._connected = True
 
+    async def _command(
+        self,
+        workflow_id: str,
+        update: Any,
+        command: Any,
+        command_id: UUID,
+        attempt_id: UUID | None,
+        resumption: Callable[[], WithStartWorkflowOperation[Any, Any]],
+        outcome: type[OutcomeT],
+    ) -> OutcomeT:
+        """Send an update to the run that carries a thing, or to a new one; see ``EscrowClient.command``."""
+        async with self._answered():
+            for _ in range(RENEWALS_MAX):
+                try:
+                    return await self._update(workflow_id, update, command, str(command_id), resumption, outcome)
+                except WorkflowUpdateFailedError as error:
+                    if unavailable_of(error.cause) is not None:
+                        # Its run was being renewed and took nothing.
+                        await asyncio.sleep(RENEWAL_SECONDS)
+                        continue
+                    if attempt_id is None or refusal_of(error.cause) is not None:
+                        raise
+                    again = f"{command_id}:{attempt_id}"
+                    return await self._update(workflow_id, update, command, again, resumption, outcome)
+            raise Unavailable("temporal", f"the run of {workflow_id} is being renewed")
+
+    async def _update(
+        self,
+        workflow_id: str,
+        update: Any,
+        command: Any,
+        update_id: str,
+        resumption: Callable[[], WithStartWorkflowOperation[Any, Any]],
+        outcome: type[OutcomeT],
+    ) -> OutcomeT:
+        handle = self._client.get_workflow_handle(workflow_id)
+        try:
+            answer = await handle.execute_update(update, command, id=update_id, result_type=outcome)
+            return cast("OutcomeT", answer)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        try:
+            answer = await self._client.execute_update_with_start_workflow(
+                update, command, id=update_id, start_workflow_operation=resumption(), result_type=outcome
+            )
+            return cast("OutcomeT", answer)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                # The new run found that all was over and ended before it took the command; the row will tell.
+                raise Unavailable("temporal", f"the run of {workflow_id} ended meanwhile") from error
+            raise
+
 
 class EscrowClient(_Caller):
     """Opens escrows and carries their commands to their workflows."""
@@ -100,44 +167,27 @@ class EscrowClient(_Caller):
         it from Postgres; so the rules always answer. ``attempt_id``, fresh, comes with a repeated command: where the
         earlier attempt ended in a fault, whose outcome the server keeps under the command's id, it is tried anew.
         """
-        async with self._answered():
-            for _ in range(RENEWALS_MAX):
-                try:
-                    return await self._update(tenant_id, escrow_id, command, str(command.command_id))
-                except WorkflowUpdateFailedError as error:
-                    if unavailable_of(error.cause) is not None:
-                        # Its run was being renewed and took nothing.
-                        await asyncio.sleep(RENEWAL_SECONDS)
-                        continue
-                    if attempt_id is None or refusal_of(error.cause) is not None:
-                        raise
-                    return await self._update(tenant_id, escrow_id, command, f"{command.command_id}:{attempt_id}")
-            raise Unavailable("temporal", "the escrow's run is being renewed")
-
-    async def _update(self, tenant_id: UUID, escrow_id: UUID, command: EscrowCommand, update_id: str) -> EscrowOutcome:
-        update: Any = getattr(EscrowWorkflow, command.command.kind)
-        handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
-        try:
-            answer = await handle.execute_update(update, command, id=update_id, result_type=EscrowOutcome)
-            return cast("EscrowOutcome", answer)
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
         resumption = OpenEscrow(tenant_id=tenant_id, escrow_id=escrow_id)
-        try:
-            answer = await self._client.execute_update_with_start_workflow(
-                update,
-                command,
-                id=update_id,
-                start_workflow_operation=self._start(resumption, summary="resumed from the database"),
-                result_type=EscrowOutcome,
-            )
-            return cast("EscrowOutcome", answer)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                # The new run found the escrow closed and ended before it took the command; the row will tell.
-                raise Unavailable("temporal", "the escrow's run ended meanwhile") from error
-            raise
+        return await self._command(
+            escrow_workflow_id(escrow_id),
+            getattr(EscrowWorkflow, command.command.kind),
+            command,
+            command.command_id,
+            attempt_id,
+            lambda: self._start(resumption, summary="resumed from the database"),
+            EscrowOutcome,
+        )
+
+    async def reload(self, escrow_id: UUID) -> None:
+        """Have the escrow's run, if there is one, load what is recorded: it may not know of a command that took effect,
+        where the server died before it heard of it."""
+        async with self._answered():
+            handle = self._client.get_workflow_handle(escrow_workflow_id(escrow_id))
+            try:
+                await handle.signal(EscrowWorkflow.reload)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
 
     async def waiting(self, escrow_id: UUID) -> Waiting | None:
         """What the escrow's workflow says it waits for; None when there is no workflow to ask."""
@@ -176,7 +226,7 @@ class EscrowClient(_Caller):
 
 
 class TransferClient(_Caller):
-    """Runs deposits, withdrawals and reversals."""
+    """Runs deposits, withdrawals, transfers and reversals; opens and resolves transfers in two phases."""
 
     async def transfer(self, request: TransferRequest, *, summary: str) -> TransferOutcome:
         """Have a transfer booked and wait for it. The same ``transfer_id`` is booked once."""
@@ -194,10 +244,101 @@ class TransferClient(_Caller):
                     request.tenant_id,
                     asset=request.asset,
                     reference=request.reference,
-                    users=() if request.account is None else (request.account,),
+                    users=tuple(user for user in (request.account, request.counterparty) if user is not None),
                 ),
             )
             return await handle.result()
+
+    async def chain(self, request: ChainRequest, *, summary: str) -> ChainOutcome:
+        """Have linked transfers booked, all or none, and wait for it. The same ``chain_id`` is booked once."""
+        async with self._answered():
+            handle = await self._client.start_workflow(
+                TransferChainWorkflow.run,
+                request,
+                id=chain_workflow_id(request.chain_id),
+                task_queue=self._task_queue,
+                task_timeout=TASK_TIMEOUT,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=summary,
+                search_attributes=attributes(request.tenant_id, reference=request.reference),
+            )
+            return await handle.result()
+
+    async def open(self, opening: OpenPendingTransfer, *, summary: str) -> PendingOutcome:
+        """Start the workflow of a transfer in two phases and wait until its money is set apart. The same id, once."""
+        # The SDK types an update without an argument as one that takes the workflow itself.
+        opened: Any = PendingTransferWorkflow.opened
+        async with self._answered():
+            answer = await self._client.execute_update_with_start_workflow(
+                opened,
+                id="opened",
+                start_workflow_operation=self._start(opening, summary=summary),
+                result_type=PendingOutcome,
+            )
+            return cast("PendingOutcome", answer)
+
+    async def resolve(
+        self, tenant_id: UUID, transfer_id: UUID, command: TransferCommand, *, attempt_id: UUID | None = None
+    ) -> PendingOutcome:
+        """Have a pending transfer posted or voided, as ``EscrowClient.command`` has commands carried out."""
+        resumption = OpenPendingTransfer(tenant_id=tenant_id, transfer_id=transfer_id)
+        return await self._command(
+            transfer_workflow_id(transfer_id),
+            getattr(PendingTransferWorkflow, command.command.kind),
+            command,
+            command.command_id,
+            attempt_id,
+            lambda: self._start(resumption, summary="resumed from the database"),
+            PendingOutcome,
+        )
+
+    def _start(
+        self, opening: OpenPendingTransfer, *, summary: str
+    ) -> WithStartWorkflowOperation[PendingTransferWorkflow, PendingOutcome]:
+        terms = opening.terms
+        return WithStartWorkflowOperation(
+            PendingTransferWorkflow.run,
+            opening,
+            id=transfer_workflow_id(opening.transfer_id),
+            task_queue=self._task_queue,
+            task_timeout=TASK_TIMEOUT,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            static_summary=summary,
+            search_attributes=attributes(
+                opening.tenant_id,
+                status="PENDING",
+                asset=None if terms is None else terms.asset,
+                reference=None if terms is None else terms.reference,
+                users=() if terms is None else (terms.source, terms.target),
+            ),
+        )
+
+
+class ReconciliationClient(_Caller):
+    """Has a tenant's books compared."""
+
+    async def start(self, request: ReconcileTenant, *, summary: str) -> None:
+        """Start a run and wait until it is recorded. The same ``run_id`` is one run."""
+        begun: Any = ReconciliationWorkflow.begun
+        async with self._answered():
+            await self._client.execute_update_with_start_workflow(
+                begun,
+                id="begun",
+                start_workflow_operation=WithStartWorkflowOperation(
+                    ReconciliationWorkflow.run,
+                    request,
+                    id=reconciliation_workflow_id(request.tenant_id, request.run_id),
+                    task_queue=self._task_queue,
+                    task_timeout=TASK_TIMEOUT,
+                    execution_timeout=RUN_LIMIT,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    static_summary=summary,
+                    search_attributes=attributes(request.tenant_id),
+                ),
+            )
 
 
 @asynccontextmanager

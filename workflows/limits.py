@@ -24,3 +24,8 @@ STEP_RETRY = RetryPolicy(
     maximum_interval=timedelta(seconds=5),
     maximum_attempts=60,
 )
+
+#: What the clock would do to something frozen is looked at again after this pause, doubled each time up to the maximum:
+#: so late, at most, it happens after the freeze was lifted.
+FROZEN_PAUSE = timedelta(seconds=15)
+FROZEN_PAUSE_MAX = timedelta(minutes=5)

@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from activities.dispatch import Listener, TenantEvent, Wake
+from domain.ids import settlement_workflow_id
+from workflows.search import attributes
+from workflows.settlement import SettlementRun, SettlementWorkflow
 
 __all__ = ["LISTENERS", "Listener", "TenantEvent", "Wake"]
 
-LISTENERS: Mapping[str, Listener] = {}
+
+def _commands_received(event: TenantEvent) -> Wake:
+    """Commands were taken: the tenant's workflow works off what is there, however many events say so."""
+    return Wake(
+        workflow=SettlementWorkflow.run,
+        workflow_id=settlement_workflow_id(event.tenant_id),
+        argument=SettlementRun(tenant_id=event.tenant_id),
+        summary="works the tenant's settlement commands off",
+        search_attributes=attributes(event.tenant_id, status="working"),
+        signal="work",
+    )
+
+
+LISTENERS: Mapping[str, Listener] = {"commands.received": _commands_received}

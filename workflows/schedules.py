@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from temporalio.client import (
     Schedule,
@@ -16,35 +17,85 @@ from temporalio.client import (
 
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.reconciliation import ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
+from workflows.settlement import SettlementWatchWorkflow
+from workflows.transfers.watch import TransferWatchWorkflow
+
+_MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
 def schedules(task_queue: str) -> Mapping[str, Schedule]:
     """The schedules by id, for the workers of ``task_queue``."""
+
+    def start(run: Any, *arguments: Any, name: str, summary: str) -> ScheduleActionStartWorkflow:
+        return ScheduleActionStartWorkflow(
+            run, *arguments, id=name, task_queue=task_queue, task_timeout=TASK_TIMEOUT, static_summary=summary
+        )
+
     return {
-        "holdfast:escrow-watch": Schedule(
-            action=ScheduleActionStartWorkflow(
-                EscrowWatchWorkflow.run,
-                id="escrow-watch",
-                task_queue=task_queue,
-                task_timeout=TASK_TIMEOUT,
-                static_summary="bring back the workflows of overdue escrows",
-            ),
-            spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=5))], time_zone_name="UTC"),
-            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=5)),
+        "holdfast:escrow-watch": _every(
+            5 * _MINUTE,
+            start(EscrowWatchWorkflow.run, name="escrow-watch", summary="bring back the workflows of overdue escrows"),
         ),
-        "holdfast:retention": Schedule(
-            action=ScheduleActionStartWorkflow(
-                RetentionWorkflow.run,
-                id="retention",
-                task_queue=task_queue,
-                task_timeout=TASK_TIMEOUT,
-                static_summary="delete expired idempotency keys",
+        "holdfast:transfer-watch": _every(
+            5 * _MINUTE,
+            start(
+                TransferWatchWorkflow.run,
+                name="transfer-watch",
+                summary="bring back the workflows of overdue pending transfers",
             ),
-            spec=ScheduleSpec(
-                intervals=[ScheduleIntervalSpec(every=timedelta(hours=1), offset=timedelta(minutes=7))],
-                time_zone_name="UTC",
+            offset=2 * _MINUTE,
+        ),
+        "holdfast:settlement-watch": _every(
+            _MINUTE,
+            start(
+                SettlementWatchWorkflow.run,
+                name="settlement-watch",
+                summary="wake the workflows of tenants whose commands wait",
             ),
-            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(hours=1)),
+        ),
+        "holdfast:retention": _every(
+            _HOUR,
+            start(RetentionWorkflow.run, name="retention", summary="delete expired idempotency keys"),
+            offset=7 * _MINUTE,
+        ),
+        "holdfast:reconciliation": _every(
+            _HOUR,
+            start(
+                ReconciliationSweepWorkflow.run,
+                Sweep(),
+                name="reconciliation-sweep",
+                summary="compare what is new in every tenant's books",
+            ),
+            offset=17 * _MINUTE,
+            catchup=_HOUR // 2,
+        ),
+        "holdfast:reconciliation-full": _every(
+            _DAY,
+            start(
+                ReconciliationSweepWorkflow.run,
+                Sweep(full=True),
+                name="reconciliation-sweep-full",
+                summary="compare every tenant's books from the first transaction on",
+            ),
+            offset=timedelta(hours=2, minutes=37),
+            catchup=_DAY // 2,
         ),
     }
+
+
+def _every(
+    interval: timedelta,
+    action: ScheduleActionStartWorkflow,
+    *,
+    offset: timedelta | None = None,
+    catchup: timedelta | None = None,
+) -> Schedule:
+    """At multiples of ``interval`` since the epoch, in UTC; never two at once. What was missed while the server was
+    away is caught up for ``catchup``, one interval unless said."""
+    return Schedule(
+        action=action,
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=interval, offset=offset)], time_zone_name="UTC"),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=catchup or interval),
+    )

@@ -101,6 +101,7 @@ class FundMessage(Message):
 
     kind: Literal["fund"] = "fund"
     positions: tuple[int, ...] | None = None
+    amount_minor: MinorUnits | None = None
 
 
 class ApproveMessage(Message):
@@ -116,6 +117,7 @@ class ReleaseMessage(Message):
     kind: Literal["release"] = "release"
     positions: tuple[int, ...] | None = None
     amount_minor: MinorUnits | None = None
+    spread: Literal[True] | None = None
 
 
 class RefundMessage(Message):
@@ -124,6 +126,7 @@ class RefundMessage(Message):
     kind: Literal["refund"] = "refund"
     positions: tuple[int, ...] | None = None
     amount_minor: MinorUnits | None = None
+    spread: Literal[True] | None = None
 
 
 class DisputeMessage(Message):
@@ -199,13 +202,13 @@ def to_command(message: CommandMessage | PassDeadlineMessage) -> rules.Command:
     """The rules' view of a command."""
     match message:
         case FundMessage():
-            return rules.Fund(message.positions)
+            return rules.Fund(message.positions, message.amount_minor)
         case ApproveMessage():
             return rules.Approve(message.positions)
         case ReleaseMessage():
-            return rules.Release(message.positions, message.amount_minor)
+            return rules.Release(message.positions, message.amount_minor, message.spread is True)
         case RefundMessage():
-            return rules.Refund(message.positions, message.amount_minor)
+            return rules.Refund(message.positions, message.amount_minor, message.spread is True)
         case DisputeMessage():
             return rules.Dispute(message.reason, message.positions)
         case ResolveMessage():

@@ -11,8 +11,8 @@ from temporalio import activity
 
 from activities.escrow.messages import ApplyCommand, RecordOpening, to_command
 from activities.escrow.snapshot import EscrowSnapshot
+from db import controls, ledger
 from db import escrow as escrows
-from db import ledger
 from db.audit import AuditRecord
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
@@ -22,7 +22,7 @@ from db.step import Step, step
 from domain.errors import Refusal
 from domain.escrow import Decision, Escrow, Event, Movement, Terms, decide, open_escrow
 from domain.ids import escrow_step_id, escrow_workflow_id
-from domain.ledger import Leg, Posting, TransactionKind, merge, pay_from_hold, place_hold
+from domain.ledger import Freezes, Leg, Posting, TransactionKind, check_frozen, merge, pay_from_hold, place_hold
 from domain.money import format_minor
 
 
@@ -37,19 +37,20 @@ class EscrowActivities:
     async def open(self, request: RecordOpening) -> EscrowSnapshot:
         """Record a new escrow and answer what is recorded; one that is recorded already is loaded.
 
-        Refuses what ``domain.escrow.open_escrow`` refuses, ``asset_unknown``, ``reference_taken``, and
-        ``escrow_unknown`` for a resumption of what was never recorded.
+        Refuses what ``domain.escrow.open_escrow`` refuses, ``asset_unknown``, ``reference_taken``, ``tenant_frozen``,
+        and ``escrow_unknown`` for a resumption of what was never recorded.
         """
         opening = request.opening
-        async with tenant_transaction(self._engine, opening.tenant_id) as connection:
-            recorded = await escrows.find(connection, opening.escrow_id)
-        if recorded is not None:
-            return EscrowSnapshot.of(recorded)
         if opening.terms is None:
-            raise Refusal("escrow_unknown", f"there is no escrow {opening.escrow_id}")
+            async with tenant_transaction(self._engine, opening.tenant_id) as connection:
+                recorded = await escrows.find(connection, opening.escrow_id)
+            if recorded is None:
+                raise Refusal("escrow_unknown", f"there is no escrow {opening.escrow_id}")
+            return EscrowSnapshot.of(recorded)
         step_id = escrow_step_id(opening.escrow_id, "open")
         async with step(self._engine, self._doorbell, tenant_id=opening.tenant_id, step_id=step_id) as opened:
             if opened.receipt is None:
+                await _check_not_frozen(opened)
                 asset = await ledger.get_asset(opened.connection, opening.terms.asset)
                 terms = opening.terms.to_terms(asset, tuple(new_id() for _ in opening.terms.milestones))
                 decision = open_escrow(opening.escrow_id, terms, request.at)
@@ -85,7 +86,7 @@ class EscrowActivities:
             transactions = await _post(opened, request, decision)
             await escrows.update(opened.connection, request.tenant_id, before, decision.escrow)
             await opened.finish(
-                result={"version": decision.escrow.version},
+                result={"version": decision.escrow.version, "transactions": transactions},
                 audit=_audit(request, before, decision, transactions),
                 events=_events(decision, transactions),
             )
@@ -118,7 +119,14 @@ async def _post(opened: Step, request: ApplyCommand, decision: Decision) -> dict
     ]
     if postings:
         await ledger.post(opened.connection, request.tenant_id, postings)
+    else:
+        await _check_not_frozen(opened)
     return {posting.kind: str(posting.transaction_id) for posting in postings}
+
+
+async def _check_not_frozen(opened: Step) -> None:
+    """Refuse what moves no money, too, while the tenant is frozen; where money moves, the ledger asks by itself."""
+    check_frozen(Freezes(tenant=await controls.is_tenant_frozen(opened.connection, opened.tenant_id)), {})
 
 
 def _legs(terms: Terms, movement: Movement) -> Iterable[Leg]:

@@ -1,4 +1,4 @@
-"""Messages of deposits, withdrawals and reversals."""
+"""Messages of deposits, withdrawals, transfers and reversals."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from activities.messages import Message, MinorUnits, OriginMessage
 
 
 class TransferKind(StrEnum):
-    """Money from outside, money to outside, or the undoing of either."""
+    """Money from outside, money to outside, the undoing of either, or money from account to account."""
 
     DEPOSIT = "deposit"
     WITHDRAWAL = "withdrawal"
     REVERSAL = "reversal"
+    TRANSFER = "transfer"
 
 
 class TransferRequest(Message):
     """Start of a ``TransferWorkflow``; ``transfer_id`` names its single effect and becomes the transaction's id.
 
-    A deposit or withdrawal names account, asset and amount; a reversal names the transaction that it takes back.
+    A deposit or withdrawal names account, asset and amount, a transfer also the ``counterparty`` that gets it; a
+    reversal names the transaction that it takes back.
     ``effective_at`` is when it counts; without one, when the workflow takes it up.
     """
 
@@ -28,6 +30,7 @@ class TransferRequest(Message):
     transfer_id: UUID
     kind: TransferKind
     account: str | None = None
+    counterparty: str | None = None
     asset: str | None = None
     amount_minor: MinorUnits = 0
     reverses_id: UUID | None = None

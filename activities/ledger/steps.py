@@ -1,4 +1,4 @@
-"""The step of a deposit, a withdrawal or a reversal: one posting, one commit."""
+"""The step of a deposit, a withdrawal, a transfer or a reversal: one posting, one commit."""
 
 from __future__ import annotations
 
@@ -22,8 +22,14 @@ from domain import ledger as rules
 from domain.errors import Refusal
 from domain.ids import transfer_workflow_id
 from domain.money import format_minor
+from domain.transfers import check_parties
 
-_PAST = {TransferKind.DEPOSIT: "deposited", TransferKind.WITHDRAWAL: "withdrawn", TransferKind.REVERSAL: "reversed"}
+_PAST = {
+    TransferKind.DEPOSIT: "deposited",
+    TransferKind.WITHDRAWAL: "withdrawn",
+    TransferKind.REVERSAL: "reversed",
+    TransferKind.TRANSFER: "transferred",
+}
 
 
 class LedgerActivities:
@@ -97,6 +103,10 @@ async def _posting(connection: AsyncConnection, wanted: TransferRequest, at: dat
             raise Refusal("already_reversed", f"transaction {reversal.posting.transaction_id} reversed it before")
         return rules.reverse(original.posting, **common)
     asset = await ledger.get_asset(connection, wanted.asset or "")
+    if wanted.kind is TransferKind.TRANSFER:
+        source, target = wanted.account or "", wanted.counterparty or ""
+        check_parties(source, target)
+        return rules.transfer(source, target, asset.symbol, wanted.amount_minor, **common)
     book = rules.deposit if wanted.kind is TransferKind.DEPOSIT else rules.withdrawal
     return book(wanted.account or "", asset.symbol, wanted.amount_minor, **common)
 
@@ -124,14 +134,14 @@ async def _standing(
 
 
 def _party(posting: rules.Posting) -> str:
-    """The account on the inside of a movement from or to the outside."""
+    """The account on the inside of a movement from or to the outside; of a transfer the one that pays."""
     return next(leg.account for leg in posting.legs if leg.account != rules.SYSTEM_EXTERNAL)
 
 
 async def _facts(connection: AsyncConnection, posting: rules.Posting) -> dict[str, Any]:
     leg = next(leg for leg in posting.legs if leg.account != rules.SYSTEM_EXTERNAL)
     asset = await ledger.get_asset(connection, leg.asset)
-    return {
+    facts = {
         "transaction_id": str(posting.transaction_id),
         "account": leg.account,
         "asset": leg.asset,
@@ -139,3 +149,6 @@ async def _facts(connection: AsyncConnection, posting: rules.Posting) -> dict[st
         "reference": posting.reference,
         "reverses_id": None if posting.reverses_id is None else str(posting.reverses_id),
     }
+    if posting.kind is rules.TransactionKind.TRANSFER:
+        facts["counterparty"] = next(other.account for other in posting.legs if other.account != leg.account)
+    return facts

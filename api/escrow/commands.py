@@ -131,15 +131,16 @@ class _Command:
         self._body = body
         self._message: Callable[[int], CommandMessage] = partial(make, body)
         self._command: EscrowCommand | None = None
+        self._done = False
 
     async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
         """Check who asks and what was said; whether it may be done now is the workflow's to judge."""
         call = self._call
         # The receipt first: an escrow that was read before it could be older than what it tells.
-        done = attempt.repeated and await _was_done(connection, self._escrow_id, attempt.operation_id)
+        self._done = attempt.repeated and await _was_done(connection, self._escrow_id, attempt.operation_id)
         escrow = await visible(call, connection, self._escrow_id)
-        if done:
-            return Answer(200, view(escrow))
+        if self._done:
+            return None
         user_id = acting_user(call.principal, self._body.actor)
         message = self._message(escrow.terms.asset.scale)
         _check_open(escrow, message, user_id)
@@ -152,7 +153,10 @@ class _Command:
         return None
 
     async def perform(self) -> None:
-        """Have the workflow judge it and carry it out."""
+        """Have the workflow judge it and carry it out; one that was done before is brought to its notice."""
+        if self._done:
+            await self._call.services.escrows.reload(self._escrow_id)
+            return
         command = self._command
         assert command is not None, "prepare() comes first"
         attempt_id = new_id() if command.repeated else None

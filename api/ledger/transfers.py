@@ -1,4 +1,4 @@
-"""What moves money from and to the outside: deposits, withdrawals and reversals, each booked by its own workflow."""
+"""What moves money at once: deposits, withdrawals, transfers and reversals, each booked by its own workflow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.deps import Call, shortened
 from api.idempotency import Answer, Attempt
 from api.ledger import models
+from api.ledger.transfer_models import NewTransfer
 from db import ledger as db_ledger
 from db.ledger import LedgerTransaction
 from domain.errors import Refusal
 from domain.identity import acting_user
 from domain.ids import transfer_workflow_id
 from domain.ledger import TransactionKind, check_account_ref
-from domain.money import format_minor, parse_minor
+from domain.money import Asset, format_minor, parse_minor
+from domain.transfers import check_parties
 from kit.clock import now
 from workflows.escrow import OriginMessage
 from workflows.ledger import TransferKind, TransferRequest
@@ -81,11 +83,7 @@ class Transfer(_Booking):
         """Check account, asset, amount and time."""
         call, body = self._call, self._body
         check_account_ref(self._account, field="ref")
-        asset = await call.services.assets.get(connection, body.asset)
-        amount_minor = parse_minor(body.amount, asset.scale, field="amount")
-        if amount_minor == 0:
-            raise Refusal("amount_invalid", "the amount must be greater than zero", field="amount")
-        actor = self._account if body.actor is None and call.principal.user_id is None else body.actor
+        asset, amount_minor = await checked_amount(call, connection, body.asset, body.amount)
         self._summary = f"{format_minor(amount_minor, asset.scale)} {asset.symbol} · {self._kind} · {self._account}"
         self._request = TransferRequest(
             tenant_id=call.principal.tenant_id,
@@ -97,7 +95,35 @@ class Transfer(_Booking):
             reference=body.reference,
             description=body.description,
             effective_at=_past(body.effective_at),
-            origin=_origin(call, acting_user(call.principal, actor)),
+            origin=origin_of(call, acting_for(call, body.actor, self._account)),
+        )
+        return None
+
+
+class AccountTransfer(_Booking):
+    """Money that goes from one user's account to another's, at once."""
+
+    def __init__(self, call: Call, body: NewTransfer) -> None:
+        super().__init__(call)
+        self._body = body
+
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
+        """Check accounts, asset and amount."""
+        call, body = self._call, self._body
+        check_parties(body.source, body.target)
+        asset, amount_minor = await checked_amount(call, connection, body.asset, body.amount)
+        self._summary = f"{format_minor(amount_minor, asset.scale)} {asset.symbol} · {body.source} → {body.target}"
+        self._request = TransferRequest(
+            tenant_id=call.principal.tenant_id,
+            transfer_id=attempt.operation_id,
+            kind=TransferKind.TRANSFER,
+            account=body.source,
+            counterparty=body.target,
+            asset=asset.symbol,
+            amount_minor=amount_minor,
+            reference=body.reference,
+            description=body.description,
+            origin=origin_of(call, acting_for(call, body.actor, body.source)),
         )
         return None
 
@@ -122,7 +148,7 @@ class Reversal(_Booking):
             reverses_id=self._reverses_id,
             description=body.reason,
             effective_at=_past(body.effective_at),
-            origin=_origin(call, body.actor),
+            origin=origin_of(call, body.actor),
         )
         return None
 
@@ -137,13 +163,15 @@ async def get_transaction(call: Call, connection: AsyncConnection, transaction_i
 
 
 def _says(found: LedgerTransaction, request: TransferRequest) -> bool:
-    """Whether a transaction is what a deposit or a withdrawal asks for."""
+    """Whether a transaction is what a deposit, a withdrawal or a transfer asks for."""
     posting = found.posting
     if posting.description != request.description or request.effective_at not in (None, posting.effective_at):
         return False
     change = request.amount_minor if request.kind is TransferKind.DEPOSIT else -request.amount_minor
-    wanted = (request.account, request.asset, change)
-    return wanted in {(leg.account, leg.asset, leg.amount_minor) for leg in found.posting.legs}
+    wanted = {(request.account, request.asset, change)}
+    if request.counterparty is not None:
+        wanted.add((request.counterparty, request.asset, -change))
+    return wanted <= {(leg.account, leg.asset, leg.amount_minor) for leg in found.posting.legs}
 
 
 def _past(effective_at: datetime | None) -> datetime | None:
@@ -152,5 +180,25 @@ def _past(effective_at: datetime | None) -> datetime | None:
     return effective_at
 
 
-def _origin(call: Call, user_id: str | None) -> OriginMessage:
+async def checked_amount(
+    call: Call, connection: AsyncConnection, symbol: str, amount: str, *, field: str = ""
+) -> tuple[Asset, int]:
+    """The asset, and the amount in its minor units, more than zero; ``field`` is a prefix of the inputs' names."""
+    try:
+        asset = await call.services.assets.get(connection, symbol)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, refusal.message, field=f"{field}asset") from None
+    amount_minor = parse_minor(amount, asset.scale, field=f"{field}amount")
+    if amount_minor == 0:
+        raise Refusal("amount_invalid", "the amount must be greater than zero", field=f"{field}amount")
+    return asset, amount_minor
+
+
+def acting_for(call: Call, named: str | None, account: str) -> str:
+    """The user that money moves for: with a service key the account's own, unless the request names another."""
+    return acting_user(call.principal, account if named is None and call.principal.user_id is None else named)
+
+
+def origin_of(call: Call, user_id: str | None) -> OriginMessage:
+    """Who asks, as workflows are told."""
     return OriginMessage(user_id=user_id, key_id=call.principal.key_id, request_id=call.request_id)

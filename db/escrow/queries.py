@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +24,10 @@ _SELECT = """
         FROM escrow_milestones m WHERE m.tenant_id = e.tenant_id AND m.escrow_id = e.escrow_id
     ) AS m
 """
+
+_FIND = text(_SELECT + "WHERE e.escrow_id = :escrow_id")
+_FIND_BY_REFERENCE = text(_SELECT + "WHERE e.reference = :reference")
+_LOCK = text("SELECT FROM escrows WHERE escrow_id = :escrow_id FOR UPDATE")
 
 _MILESTONE_COLUMNS = """position smallint, milestone_id uuid, title text, amount_minor numeric, status text,
     released_minor numeric, refunded_minor numeric, approvals jsonb, dispute jsonb, funded_at timestamptz,
@@ -80,26 +85,26 @@ class EscrowFilter:
 
 async def find(connection: AsyncConnection, escrow_id: UUID) -> Escrow | None:
     """The escrow with this id, if the transaction's tenant has it."""
-    row = (
-        await connection.execute(text(_SELECT + "WHERE e.escrow_id = :escrow_id"), {"escrow_id": escrow_id})
-    ).one_or_none()
+    row = (await connection.execute(_FIND, {"escrow_id": escrow_id})).one_or_none()
     return None if row is None else to_escrow(row)
+
+
+async def find_many(connection: AsyncConnection, escrow_ids: Collection[UUID]) -> dict[UUID, Escrow]:
+    """Those of these escrows that the transaction's tenant has."""
+    rows = await connection.execute(text(_SELECT + "WHERE e.escrow_id = ANY (:ids)"), {"ids": list(escrow_ids)})
+    return {escrow.escrow_id: escrow for escrow in map(to_escrow, rows)}
 
 
 async def lock(connection: AsyncConnection, escrow_id: UUID) -> Escrow | None:
     """The escrow with this id, its row locked until the transaction ends."""
     # Two statements: after a wait, FOR UPDATE sees the new row but joins it with milestones of the old snapshot.
-    await connection.execute(
-        text("SELECT FROM escrows WHERE escrow_id = :escrow_id FOR UPDATE"), {"escrow_id": escrow_id}
-    )
+    await connection.execute(_LOCK, {"escrow_id": escrow_id})
     return await find(connection, escrow_id)
 
 
 async def find_by_reference(connection: AsyncConnection, reference: str) -> tuple[Escrow, bytes] | None:
     """The escrow that carries the client's ``reference``, with the hash of what was asked for."""
-    row = (
-        await connection.execute(text(_SELECT + "WHERE e.reference = :reference"), {"reference": reference})
-    ).one_or_none()
+    row = (await connection.execute(_FIND_BY_REFERENCE, {"reference": reference})).one_or_none()
     return None if row is None else (to_escrow(row), bytes(row.content_hash))
 
 
@@ -155,13 +160,18 @@ async def list_(connection: AsyncConnection, wanted: EscrowFilter, *, before: UU
     return [to_escrow(row) for row in rows]
 
 
-async def list_overdue(connection: AsyncConnection, margin: timedelta, *, limit: int) -> list[tuple[UUID, UUID]]:
-    """Tenant and id of open escrows, of any tenant, on which the clock should have acted longer ago than ``margin``."""
+async def list_overdue(
+    connection: AsyncConnection, margin: timedelta, *, after: UUID | None = None, limit: int
+) -> list[tuple[UUID, UUID]]:
+    """Tenant and id of open escrows, of any tenant, on which the clock should have acted longer ago than ``margin``.
+
+    By id, those behind ``after``.
+    """
     rows = await connection.execute(
         text(
             """
             SELECT e.tenant_id, e.escrow_id FROM escrows e
-            WHERE e.closed_at IS NULL AND EXISTS (
+            WHERE e.closed_at IS NULL AND (CAST(:after AS uuid) IS NULL OR e.escrow_id > :after) AND EXISTS (
                 SELECT FROM escrow_milestones m
                 WHERE m.tenant_id = e.tenant_id AND m.escrow_id = e.escrow_id
                   AND clock_timestamp() - CAST(:margin AS interval) > CASE m.status
@@ -173,7 +183,7 @@ async def list_overdue(connection: AsyncConnection, margin: timedelta, *, limit:
             ORDER BY e.escrow_id LIMIT :limit
             """
         ),
-        {"margin": margin, "limit": limit},
+        {"margin": margin, "after": after, "limit": limit},
     )
     return [(row.tenant_id, row.escrow_id) for row in rows]
 

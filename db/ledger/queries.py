@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -168,6 +169,13 @@ async def find_transaction(connection: AsyncConnection, transaction_id: UUID) ->
     query = _TRANSACTIONS.format(conditions="t.transaction_id = :transaction_id")
     row = (await connection.execute(text(query), {"transaction_id": transaction_id})).one_or_none()
     return None if row is None else _transaction(row)
+
+
+async def find_transactions(connection: AsyncConnection, transaction_ids: Sequence[UUID]) -> list[LedgerTransaction]:
+    """Those of the transactions that there are, in the order of recording."""
+    query = _TRANSACTIONS.format(conditions="t.transaction_id = ANY(CAST(:ids AS uuid[]))") + " ORDER BY t.sequence"
+    rows = await connection.execute(text(query), {"ids": list(transaction_ids)})
+    return [_transaction(row) for row in rows]
 
 
 async def find_by_reference(

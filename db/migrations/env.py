@@ -15,7 +15,10 @@ import db.idempotency
 import db.identity
 import db.ledger.tables
 import db.outbox
-import db.receipts  # noqa: F401 - importing a module registers its tables
+import db.receipts
+import db.reconciliation.tables
+import db.sealing.tables
+import db.settlement.tables  # noqa: F401 - importing a module registers its tables
 from db.columns import METADATA
 from db.engine import driver_url
 

@@ -24,7 +24,12 @@ def fund(draft: Draft, command: Fund) -> None:
             return Refusal("milestone_already_funded", f"milestone {milestone.position} is {milestone.status}")
         return _too_late(draft, milestone)
 
-    for milestone in draft.choose(command.positions, why_not):
+    chosen = draft.choose(command.positions, why_not)
+    price_minor = sum(milestone.amount_minor for milestone in chosen)
+    if command.amount_minor not in (None, price_minor):
+        message = f"the milestones cost {price_minor} minor units, not {command.amount_minor}"
+        raise Refusal("amount_mismatch", message, field="amount")
+    for milestone in chosen:
         draft.movements.append(place(draft.terms, milestone))
         draft.tell("escrow.funded", milestone, milestone.amount_minor)
         _put_agreed(draft, replace(milestone, status=MilestoneStatus.FUNDED, funded_at=draft.at))

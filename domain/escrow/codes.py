@@ -33,6 +33,7 @@ WHAT: Final = {
     "milestone_unknown": "the escrow has no milestone at this position",
     "milestones_invalid": "the command names no milestone at all, or the same one twice",
     "single_milestone_required": "the command works on exactly one milestone, and it is not clear on which",
+    "amount_mismatch": "the amount is exactly what the milestones that are to be funded cost, without the fee",
     "amount_exceeds_remaining": "the amount is more than what is left of the milestone",
     "resolution_not_exact": "both parts of a resolution together are exactly what is left of the milestone",
     "reason_invalid": "a dispute has a reason of 1 to 2000 characters that is not blank",

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fund:
-    """Place the price, and the buyer's fee, of milestones on hold."""
+    """Place the price, and the buyer's fee, of milestones on hold.
+
+    ``amount_minor`` is what the prices, without the fee, must come to; without it they come to what they come to.
+    """
 
     positions: tuple[int, ...] | None = None
+    amount_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +28,23 @@ class Approve:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Pay the seller. ``amount_minor`` releases part of one milestone; without it, all that is left."""
+    """Pay the seller. ``amount_minor`` releases part of one milestone; without it, all that is left.
+
+    ``spread``: an amount that is exactly all that is left of several milestones releases them all.
+    """
 
     positions: tuple[int, ...] | None = None
     amount_minor: int | None = None
+    spread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """Pay the buyer back. ``amount_minor`` refunds part of one milestone; without it, all that is left."""
+    """Pay the buyer back. ``amount_minor`` and ``spread`` as in ``Release``."""
 
     positions: tuple[int, ...] | None = None
     amount_minor: int | None = None
+    spread: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from domain.escrow.model import Milestone, MilestoneStatus, Role
 def release(draft: Draft, command: Release) -> None:
     """Pay the seller: by the buyer once approved or to concede a dispute, by the seller after the inspection."""
     why_not = _why_not_release_by_buyer if draft.role is Role.BUYER else _why_not_release_by_seller(draft)
-    for milestone, amount_minor in _portions(draft, command.positions, command.amount_minor, why_not):
+    for milestone, amount_minor in _portions(draft, command, why_not):
         _pay(draft, milestone, release_minor=amount_minor)
 
 
 def refund(draft: Draft, command: Refund) -> None:
     """Pay the buyer back: the seller gives up money that is held, disputed or not."""
-    for milestone, amount_minor in _portions(draft, command.positions, command.amount_minor, _why_not_refund):
+    for milestone, amount_minor in _portions(draft, command, _why_not_refund):
         _pay(draft, milestone, refund_minor=amount_minor)
 
 
@@ -60,14 +60,16 @@ def _expire(draft: Draft, milestone: Milestone) -> None:
     draft.tell("escrow.expired", milestone, milestone.amount_minor)
 
 
-def _portions(
-    draft: Draft, positions: tuple[int, ...] | None, amount_minor: int | None, why_not: WhyNot
-) -> list[tuple[Milestone, int]]:
+def _portions(draft: Draft, command: Release | Refund, why_not: WhyNot) -> list[tuple[Milestone, int]]:
     """How much to pay of which milestone: an amount of a single one, or all that is left of each."""
-    if amount_minor is None:
-        return [(milestone, milestone.remaining_minor) for milestone in draft.choose(positions, why_not)]
-    if amount_minor <= 0:
+    positions, amount_minor = command.positions, command.amount_minor
+    if amount_minor is not None and amount_minor <= 0:
         raise Refusal("amount_invalid", "the amount must be greater than zero", field="amount")
+    if amount_minor is None or command.spread:
+        whole = [(milestone, milestone.remaining_minor) for milestone in draft.choose(positions, why_not)]
+        if amount_minor in (None, sum(remaining_minor for _, remaining_minor in whole)):
+            return whole
+    assert amount_minor is not None
     milestone = draft.choose_one(positions, why_not)
     if amount_minor > milestone.remaining_minor:
         message = f"only {milestone.remaining_minor} minor units are left of milestone {milestone.position}"

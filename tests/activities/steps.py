@@ -38,6 +38,7 @@ from tests.desk import ARBITER, BUYER
 ALL = 1_000
 #: Where a step leaves something.
 TABLES = (
+    "pending_transfers",
     "escrows",
     "escrow_milestones",
     "accounts WHERE version > 0",  # one that is opened and moves nothing is nowhere to be seen

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import Request
+from temporalio.testing import ActivityEnvironment
 
+from activities.escrow.messages import ApplyCommand
+from activities.escrow.steps import EscrowActivities
 from api.bodies import canonical
+from api.deps import Call
+from api.idempotency import Answer, Attempt, Configuration, once
 from db import idempotency as db_idempotency
+from db.doorbell import Doorbell
 from db.engine import tenant_transaction
 from db.ids import new_id
-from domain.identity import Scope
+from domain.identity import Principal, Scope
+from kit.clock import now
 from tests.api.caller import BUYER, SELLER, Caller, escrow_body, ok, refused
+from workflows.escrow import CancelMessage, OriginMessage
 
 
 async def begin(caller: Caller, path: str, body: Any, *, key: str, lease_seconds: int) -> Any:
@@ -124,6 +137,26 @@ async def test_a_request_that_died_after_its_effect_meets_it(service: Caller) ->
     assert len(ok(await service.get("ledger/transactions"))["items"]) == 3
 
 
+async def test_a_command_that_its_workflow_never_heard_of_is_brought_to_its_notice(service: Caller) -> None:
+    """Its step was committed, and then the server forgot the update."""
+    escrow_id = UUID((await service.open())["escrow_id"])
+    path = f"escrows/{escrow_id}/cancel"
+    operation_id = await begin(service, path, {"actor": BUYER}, key="k", lease_seconds=-1)
+    cancel = ApplyCommand(
+        tenant_id=service.tenant,
+        escrow_id=escrow_id,
+        step=str(operation_id),
+        command=CancelMessage(),
+        origin=OriginMessage(user_id=BUYER),
+        at=now(),
+    )
+    await ActivityEnvironment().run(EscrowActivities(service.engine, Doorbell(service.engine)).apply, cancel)
+    assert ok(await service.post(path, {"actor": BUYER}, key="k"))["status"] == "cancelled"
+    handle = service.app.state.services.temporal.get_workflow_handle(f"escrow:{escrow_id}")
+    async with asyncio.timeout(20):
+        assert (await handle.result())["status"] == "cancelled"
+
+
 async def unanswer(caller: Caller) -> None:
     """Take the tenant's stored answers away, as if each request had died right before it was answered."""
     async with tenant_transaction(caller.engine, caller.tenant) as connection:
@@ -132,6 +165,47 @@ async def unanswer(caller: Caller) -> None:
                 status=None, headers=None, body=None, locked_until=db_idempotency.idempotency_keys.c.recorded_at
             )
         )
+
+
+class _Told(BaseModel):
+    by: str
+
+
+class _Overtaken(Configuration):
+    """A request that is so slow that it is taken for dead; who takes it over is answered before it."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._operation_id: UUID | None = None
+
+    async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> None:
+        self._operation_id = attempt.operation_id
+
+    async def perform(self) -> None:
+        assert self._operation_id is not None
+        async with self._call.transaction() as connection:
+            await db_idempotency.finish(
+                connection,
+                tenant=self._call.principal.tenant_id,
+                caller="",
+                key="k",
+                operation_id=self._operation_id,
+                response=Answer(201, _Told(by="the one that took over")).render(),
+            )
+
+    async def answer(self, connection: AsyncConnection) -> Answer:
+        return Answer(201, _Told(by="the slow one"))
+
+
+async def test_a_request_and_the_one_that_took_it_over_tell_the_same(service: Caller) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "app": service.app, "state": {}}
+    principal = Principal(tenant_id=service.tenant, key_id=new_id(), scopes=frozenset())
+    call = Call(Request(scope, receive), principal, service.app.state.services, "k")
+    answer = await once(call, _Overtaken(call))
+    assert json.loads(bytes(answer.body)) == {"by": "the one that took over"}
 
 
 async def test_keys_of_different_users_do_not_meet(service: Caller) -> None:

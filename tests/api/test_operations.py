@@ -15,12 +15,14 @@ import httpx
 import pytest
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.worker import Worker
 
 from api.auth import fresh_key
 from api.main import create_app
 from api.middleware import MAX_BODY_BYTES
 from kit.settings import ApiSettings
 from tests.api.caller import Caller, escrow_body, ok, refused
+from tests.cable import Wire
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -194,6 +196,21 @@ async def test_what_was_unavailable_may_be_tried_again_at_once(stranded: Caller,
         refused(await stranded.post("escrows", escrow_body(), key="k"), 503, "unavailable")
     ok(await service.post("escrows", escrow_body(), key="k"), 201)
     assert len(ok(await service.get("escrows"))["items"]) == 1
+
+
+async def test_a_connection_to_temporal_that_breaks_is_an_absence_and_no_bug(
+    settings: ApiSettings, tenant: UUID, tenants_engine: AsyncEngine, worker: Worker
+) -> None:
+    host, _, port = settings.temporal_address.rpartition(":")
+    async with Wire(host, int(port)) as wire:
+        app = create_app(settings.model_copy(update={"temporal_address": f"127.0.0.1:{wire.port}"}))
+        async with app.router.lifespan_context(app):
+            caller = await Caller(app, tenant, tenants_engine, None).key_for()
+            ok(await caller.post("escrows", escrow_body(), key="before"), 201)
+            wire.cut()
+            refused(await caller.post("escrows", escrow_body(), key="k"), 503, "unavailable")
+            wire.mend()
+            ok(await caller.post("escrows", escrow_body(), key="k"), 201)
 
 
 async def test_without_postgres_it_starts_and_says_so(settings: ApiSettings, tenant: UUID) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from api import problems
+from domain import controls, transfers
 from domain import ledger as ledger_rules
 from domain.escrow.codes import OPENING, WHAT, WHEN, WHO
 
@@ -18,6 +19,10 @@ ABOUT_INPUT = {
     *OPENING,
     *WHAT,
     "account_ref_invalid",
+    "asset_mismatch",
+    "counterparty_same",
+    "field_not_for_kind",
+    "too_many_lines",
     "actor_required",
     "amount_ambiguous",
     "amount_invalid",
@@ -29,6 +34,15 @@ ABOUT_INPUT = {
     "effective_in_future",
     "effective_in_past",
     "fee_repeated",
+    "amount_exceeds_transfer",
+    "expiry_ambiguous",
+    "expiry_needs_pending",
+    "expiry_not_in_future",
+    "expiry_too_late",
+    "freeze_ref_required",
+    "freeze_ref_unexpected",
+    "limits_contradictory",
+    "transfer_to_itself",
     "idempotency_key_reused",
     "parameter_repeated",
     "path_invalid",
@@ -93,3 +107,4 @@ def test_the_rules_codes_are_all_placed() -> None:
     assert set(WHEN) <= listed
     assert set(WHO) <= listed
     assert set(ledger_rules.CODES) <= listed | ABOUT_INPUT | NEVER_SEEN
+    assert set(transfers.CODES) | set(controls.CODES) <= listed | ABOUT_INPUT

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
@@ -12,8 +13,12 @@ from activities.escrow.messages import ApproveMessage, DisputeMessage, FundMessa
 from db import idempotency, identity
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
+from db.reconciliation import runs
 from domain.identity import Scope, hash_key
+from domain.reconciliation import Finding
+from tests.activities.reconciling import Reconciler
 from tests.activities.steps import Steps
+from tests.commands import command, take
 from tests.desk import BUYER, SELLER, terms
 
 
@@ -34,6 +39,8 @@ async def populate(engine: AsyncEngine) -> UUID:
     await steps.apply(escrow, BUYER, ReleaseMessage(positions=(1,)))
     await steps.apply(escrow, SELLER, DisputeMessage(reason="no answer", positions=(2,)))
     await steps.open(terms(7))
+    await take(engine, tenant, [command("deposit", command_id="cmd-1")])
+    await _reconciled(engine, tenant)
     async with tenant_transaction(engine, tenant) as connection:
         key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])
         await identity.create_key(connection, tenant, key)
@@ -53,3 +60,26 @@ async def populate(engine: AsyncEngine) -> UUID:
                     connection, tenant=tenant, caller="", key=name, operation_id=claim.operation_id, response=answer
                 )
     return tenant
+
+
+async def publish(engine: AsyncEngine, *tenants: UUID) -> None:
+    """What the relay's side leaves: ``engine`` is the role that sees every tenant."""
+    async with transaction(engine) as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO publications (tenant_id, event_id, stream, sequence)"
+                " SELECT tenant_id, event_id, 'test', outbox_id FROM outbox WHERE tenant_id = ANY(:tenants)"
+            ),
+            {"tenants": list(tenants)},
+        )
+
+
+async def _reconciled(engine: AsyncEngine, tenant: UUID) -> None:
+    """A run over the tenant's books, with something that it found."""
+    reconciler = Reconciler(engine, engine, tenant)
+    request, plan = await reconciler.begin()
+    compared = [await reconciler.compare(request, plan, area) for area in plan.areas]
+    found = Finding("hold_orphaned", f"hold:{tenant}", "a finding for tests", asset="USDC", expected=0, actual=1)
+    async with tenant_transaction(engine, tenant) as connection:
+        await runs.record(connection, tenant, request.run_id, "holds", [found])
+    await reconciler.finish(request, plan, compared)

@@ -8,13 +8,15 @@ from typing import Any
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
+from sqlalchemy import event as sqlalchemy_event
 
 from activities.consuming import FAULT_ATTEMPTS_MAX, Consumer
 from activities.relay import Relay
 from db import leadership
-from db.consumers import advance, enlist, standing
+from db.consumers import advance, enlist, events_between, standing
 from db.engine import transaction
 from db.leadership import Leadership
+from db.outbox import tenant_head
 from domain.errors import Unavailable
 from tests.db.feeds import FOR_EVER, Feeds, running
 from tests.db.raw import sql
@@ -71,7 +73,7 @@ async def test_it_is_woken_when_the_feed_grows(feeds: Feeds) -> None:
     async with running(beside):
         await feeds.tell("escrow:1", 1)
         await took(inbox, 1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await feeds.tell("escrow:1", 2)
             await took(inbox, 2)
     async with running(Relay(feeds.engine, feeds.url, poll_seconds=FOR_EVER)):
@@ -231,3 +233,37 @@ def end_everything(database_url: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
             " AND pid <> pg_backend_pid() AND application_name <> 'holdfast_app'"
         )
+
+
+async def test_every_look_at_the_feed_reads_an_index(feeds: Feeds) -> None:
+    async with transaction(feeds.engine) as connection:
+        await sql(
+            connection,
+            "INSERT INTO outbox (tenant_id, event_id, topic, type, subject, data, occurred_at)"
+            " SELECT :tenant, uuidv7(), 'settlement.events.v1', 'test.told', 'many', '{}', now()"
+            " FROM generate_series(1, 5000)",
+            tenant=feeds.tenant,
+        )
+        await enlist(connection, NAME)
+    while await feeds.number():
+        pass
+    with psycopg.connect(feeds.url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE outbox")
+    said: list[str] = []
+    sqlalchemy_event.listen(
+        feeds.engine.sync_engine, "before_cursor_execute", lambda c, u, statement, *_: said.append(statement)
+    )
+    async with transaction(feeds.engine) as engine:
+        await standing(engine, NAME)
+        await events_between(engine, after=4_000, upto=4_100, types=["test.told"])
+        await tenant_head(engine)
+    looks = [each for each in said if "outbox" in each]
+    assert len(looks) == 3
+    with psycopg.connect(feeds.url, autocommit=True) as connection:
+        for look in looks:
+            # Planned as for values that are not known yet, which is how a prepared statement may be.
+            plan = str(connection.execute(f"EXPLAIN (GENERIC_PLAN) {look}".encode()).fetchall())
+            assert "Seq Scan on outbox" not in plan, plan
+            assert "position" in plan
+        after = "SELECT tenant_id, position FROM outbox WHERE position > $1 ORDER BY position LIMIT 50"
+        assert "Seq Scan" not in str(connection.execute(f"EXPLAIN (GENERIC_PLAN) {after}".encode()).fetchall())

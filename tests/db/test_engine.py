@@ -15,7 +15,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import Role, create_engine, driver_url, tenant_transaction, transaction, translate_errors
+from db.ids import new_id
 from domain.errors import Unavailable
+from tests.cable import Cable, Fault
 from tests.db.raw import acting, sql
 from tests.polling import eventually
 from tools.local.process import free_port
@@ -48,6 +50,24 @@ async def test_a_database_that_is_not_there_is_unavailable() -> None:
         await _touch(engine)
     assert caught.value.what == "postgres"
     await engine.dispose()
+
+
+async def test_a_connection_that_fell_silent_is_given_up(database_url: str) -> None:
+    """Somebody between us and the server forgot the connection: nothing arrives, and nobody says so."""
+    async with Cable(database_url) as cable:
+        engine = create_engine(cable.url, Role.APP, pool_size=2, answer_timeout_seconds=0.5)
+        try:
+            await asyncio.gather(_touch(engine), _touch(engine))
+            cable.break_(Fault.SWALLOWING)
+            async with asyncio.timeout(10):
+                for outcome in await asyncio.gather(*(_touch(engine) for _ in range(4)), return_exceptions=True):
+                    assert isinstance(outcome, Unavailable), outcome
+            cable.mend(reset=False)
+            async with asyncio.timeout(10):
+                await _touch_until_it_works(engine)
+                await asyncio.gather(_touch(engine), _touch(engine))
+        finally:
+            await engine.dispose()
 
 
 async def test_a_pool_that_is_used_up_is_unavailable(database_url: str) -> None:
@@ -211,3 +231,33 @@ async def _lose(engine: AsyncEngine, database_url: str) -> None:
 async def _terminate(database_url: str, pid: int) -> None:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+async def test_a_tenant_is_entered_with_its_own_transaction_alone(database_url: str) -> None:
+    """BEGIN names the tenant: one that never begins, fails, or ends, leaves nothing to the connection's next user."""
+    engine = create_engine(database_url, Role.APP, pool_size=1)
+    mine, other = new_id(), new_id()
+
+    async def entered() -> str:
+        async with transaction(engine) as connection:
+            return str((await sql(connection, "SELECT coalesce(current_setting('app.tenant', true), '')"))[0][0])
+
+    async with tenant_transaction(engine, mine) as connection:
+        assert await sql(connection, "SELECT current_setting('app.tenant')") == [(str(mine),)]
+        async with connection.begin_nested():
+            assert await sql(connection, "SELECT current_setting('app.tenant')") == [(str(mine),)]
+    assert await entered() == ""
+    async with tenant_transaction(engine, mine):
+        pass
+    assert await entered() == ""
+    with contextlib.suppress(DBAPIError):
+        async with tenant_transaction(engine, mine) as connection:
+            await sql(connection, "SELECT 1 / 0")
+    assert await entered() == ""
+    with contextlib.suppress(ZeroDivisionError):
+        async with tenant_transaction(engine, mine):
+            raise ZeroDivisionError
+    assert await entered() == ""
+    async with tenant_transaction(engine, other) as connection:
+        assert await sql(connection, "SELECT current_setting('app.tenant')") == [(str(other),)]
+    await engine.dispose()

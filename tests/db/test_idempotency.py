@@ -50,9 +50,9 @@ class Desk:
                 lease_seconds=lease_seconds,
             )
 
-    async def finish(self, operation_id: UUID, response: StoredResponse = ANSWER, key: str = "key") -> None:
+    async def finish(self, operation_id: UUID, response: StoredResponse = ANSWER, key: str = "key") -> StoredResponse:
         async with tenant_transaction(self.engine, self.tenant) as connection:
-            await idempotency.finish(
+            return await idempotency.finish(
                 connection, tenant=self.tenant, caller="", key=key, operation_id=operation_id, response=response
             )
 
@@ -127,8 +127,8 @@ async def test_the_first_answer_stands(desk: Desk) -> None:
     """A request that was thought dead, and the one that took it over, both come to an end."""
     operation = (await desk.begin(lease_seconds=LAPSED)).operation_id
     assert (await desk.begin()).standing is Standing.TAKEN_OVER
-    await desk.finish(operation)
-    await desk.finish(operation, StoredResponse(500, {}, b"late"))
+    assert await desk.finish(operation) == ANSWER
+    assert await desk.finish(operation, StoredResponse(500, {}, b"late")) == ANSWER, "both tell the same"
     assert (await desk.begin()).response == ANSWER
 
 

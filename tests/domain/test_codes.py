@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 import domain
-from domain import escrow, identity, ledger, money
+from domain import controls, escrow, identity, ledger, money, settlement, transfers
 
 ROOM = Path(domain.__path__[0])
 CONTEXTS = {
     "escrow": (sorted((ROOM / "escrow").glob("*.py")), escrow.CODES),
     "ledger": (sorted((ROOM / "ledger").glob("*.py")), ledger.CODES),
     "identity": ([ROOM / "identity.py"], identity.CODES),
+    "transfers": ([ROOM / "transfers.py"], transfers.CODES),
+    "controls": ([ROOM / "controls.py"], controls.CODES),
+    "settlement": ([ROOM / "settlement.py"], settlement.CODES),
     "money": ([ROOM / "money.py"], money.CODES),
 }
 

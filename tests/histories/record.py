@@ -18,12 +18,16 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 from temporalio.testing import TimeSkipper
 
 from db.ids import new_id
+from domain.controls import FreezeScope
 from domain.errors import Refusal
-from domain.ids import transfer_workflow_id
+from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
+from tests.histories.ledger import LEDGER
+from tests.histories.settlement import SETTLEMENT
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
+from workflows.client import ReconciliationClient
 from workflows.escrow import (
     ApproveMessage,
     CancelMessage,
@@ -35,7 +39,9 @@ from workflows.escrow import (
     ResolveMessage,
 )
 from workflows.ledger import TransferKind
+from workflows.reconciliation import ReconcileTenant, ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
+from workflows.transfers import ChainLink, ChainRequest, PostMessage, VoidMessage
 
 HISTORIES = Path(__file__).resolve().parent
 DAY = timedelta(days=1)
@@ -138,9 +144,9 @@ async def continued_as_new(desk: Desk) -> list[Run]:
     await desk.deposit(BUYER, 1_000_000)
     escrow_id = await desk.open(terms(1_000_000, inspection_period_seconds=86_400))
     await desk.command(escrow_id, BUYER, FundMessage())
-    first = await _this_run(desk, escrow_id)
+    first = await _this_run(desk, desk.handle(escrow_id))
     await desk.handle(escrow_id).signal("move")
-    await _replaced(desk, escrow_id, first)
+    await _replaced(desk.handle(escrow_id), first)
     await desk.command(escrow_id, BUYER, ApproveMessage())
     await desk.command(escrow_id, BUYER, ReleaseMessage())
     return [first, await _ended(desk.handle(escrow_id))]
@@ -148,36 +154,118 @@ async def continued_as_new(desk: Desk) -> list[Run]:
 
 async def resumed(desk: Desk) -> list[Run]:
     escrow_id = await desk.open(terms(1_000_000))
-    lost = await _this_run(desk, escrow_id)
+    lost = await _this_run(desk, desk.handle(escrow_id))
     await lost.terminate("a test of what happens when a workflow is lost")
     await desk.command(escrow_id, BUYER, CancelMessage())
     return [lost, await _ended(desk.handle(escrow_id))]
 
 
-async def deposit(desk: Desk) -> list[Run]:
+async def transfer(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 9)
     transfer_id = new_id()
-    await desk.deposit(BUYER, 5, transfer_id=transfer_id, reference="tx-1")
+    await desk.deposit(BUYER, 5, kind=TransferKind.TRANSFER, counterparty=SELLER, transfer_id=transfer_id)
     return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
 
 
-async def refused_withdrawal(desk: Desk) -> list[Run]:
+async def chain(desk: Desk) -> list[Run]:
+    """Booked, and refused."""
+    await desk.deposit(BUYER, 9)
+    runs = []
+    for amount_minor in (9, 8):
+        links = (
+            ChainLink(source=BUYER, target=SELLER, asset="USDC", amount_minor=amount_minor),
+            ChainLink(source=SELLER, target=BUYER, asset="USDC", amount_minor=2),
+        )
+        request = ChainRequest(tenant_id=desk.tenant, chain_id=new_id(), links=links)
+        with suppress(Refusal):
+            await desk.transfers.chain(request, summary="2 linked transfers")
+        runs.append(desk.client.get_workflow_handle(chain_workflow_id(request.chain_id)))
+    return runs
+
+
+async def pending_posted(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 9)
+    transfer_id = await desk.pend(9, timeout_seconds=86_400)
+    await desk.resolve(transfer_id, PostMessage(amount_minor=5))
+    return [await _ended(desk.pending_handle(transfer_id))]
+
+
+async def pending_expired(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 9)
+    transfer_id = await desk.pend(9, timeout_seconds=86_400)
+    await _skip(desk, desk.pending_handle(transfer_id), 2 * DAY)
+    return [await _ended(desk.pending_handle(transfer_id))]
+
+
+async def pending_refused(desk: Desk) -> list[Run]:
     transfer_id = new_id()
     with suppress(Refusal):
-        await desk.deposit(BUYER, 5, kind=TransferKind.WITHDRAWAL, transfer_id=transfer_id)
-    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
+        await desk.pend(9, transfer_id)
+    with suppress(WorkflowFailureError):
+        await desk.pending_handle(transfer_id).result()
+    return [desk.pending_handle(transfer_id)]
 
 
-async def reversal(desk: Desk) -> list[Run]:
-    booked = await desk.deposit(BUYER, 9)
-    transfer_id = new_id()
-    changes: dict[str, Any] = {"kind": TransferKind.REVERSAL, "reverses_id": booked.transaction_id, "account": None}
-    await desk.deposit(BUYER, 0, transfer_id=transfer_id, **changes)
-    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
+async def pending_resumed(desk: Desk) -> list[Run]:
+    """Lost, brought back by a command that a freeze refuses, and continued as a new run."""
+    await desk.deposit(BUYER, 9)
+    transfer_id = await desk.pend(9, timeout_seconds=86_400)
+    handle = desk.pending_handle(transfer_id)
+    await handle.terminate("a test of what happens when a workflow is lost")
+    frozen = await desk.freeze(FreezeScope.ACCOUNT, SELLER)
+    with suppress(Refusal):
+        await desk.resolve(transfer_id, PostMessage())
+    await desk.lift(frozen)
+    first = await _this_run(desk, handle)
+    await handle.signal("move")
+    await _replaced(handle, first)
+    await desk.resolve(transfer_id, VoidMessage())
+    return [first, await _ended(handle)]
+
+
+async def pending_frozen(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 9)
+    transfer_id = await desk.pend(9, timeout_seconds=3_600)
+    frozen = await desk.freeze(FreezeScope.TENANT)
+    await _skip(desk, desk.pending_handle(transfer_id), timedelta(hours=1, minutes=2))
+    await desk.lift(frozen)
+    await _skip(desk, desk.pending_handle(transfer_id), timedelta(minutes=6))
+    return [await _ended(desk.pending_handle(transfer_id))]
+
+
+async def frozen_deadline(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 1_000_000)
+    escrow_id = await desk.open(terms(1_000_000, inspection_period_seconds=3_600))
+    await desk.command(escrow_id, BUYER, FundMessage())
+    await desk.command(escrow_id, BUYER, ApproveMessage())
+    frozen = await desk.freeze(FreezeScope.ASSET, "USDC")
+    await _skip(desk, desk.handle(escrow_id), timedelta(hours=1, minutes=2))
+    await desk.lift(frozen)
+    await _skip(desk, desk.handle(escrow_id), timedelta(minutes=6))
+    return [await _ended(desk.handle(escrow_id))]
 
 
 async def retention(desk: Desk) -> list[Run]:
     workflow_id = f"retention:{new_id()}"
     run = await desk.client.start_workflow(RetentionWorkflow.run, id=workflow_id, task_queue=TASK_QUEUE)
+    return [await _ended(run)]
+
+
+async def reconciliation(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 5)
+    request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
+    await ReconciliationClient(desk.client, TASK_QUEUE).start(request, summary="a story")
+    return [await _ended(desk.client.get_workflow_handle(reconciliation_workflow_id(desk.tenant, request.run_id)))]
+
+
+async def reconciliation_sweep(desk: Desk) -> list[Run]:
+    await desk.deposit(BUYER, 5)
+    run = await desk.client.start_workflow(
+        ReconciliationSweepWorkflow.run,
+        Sweep(full=True, after=UUID(int=desk.tenant.int - 1)),
+        id=f"reconciliation-sweep:{new_id()}",
+        task_queue=TASK_QUEUE,
+    )
     return [await _ended(run)]
 
 
@@ -195,10 +283,19 @@ STORIES: dict[str, Story] = {
         open_escrow,
         continued_as_new,
         resumed,
-        deposit,
-        refused_withdrawal,
-        reversal,
+        *LEDGER,
         retention,
+        transfer,
+        chain,
+        pending_posted,
+        pending_expired,
+        pending_refused,
+        pending_resumed,
+        pending_frozen,
+        frozen_deadline,
+        reconciliation,
+        reconciliation_sweep,
+        *SETTLEMENT,
     )
 }
 
@@ -264,15 +361,15 @@ async def _ended(run: Run) -> Run:
     return run
 
 
-async def _this_run(desk: Desk, escrow_id: UUID) -> Run:
-    """The run that is now under way; the escrow's own handle follows the runs after it."""
-    found = await desk.handle(escrow_id).describe()
+async def _this_run(desk: Desk, handle: Run) -> Run:
+    """The run that is now under way; the handle itself follows the runs after it."""
+    found = await handle.describe()
     return desk.client.get_workflow_handle(found.id, run_id=found.run_id)
 
 
-async def _replaced(desk: Desk, escrow_id: UUID, run: Run) -> None:
+async def _replaced(handle: Run, run: Run) -> None:
     async def replaced() -> bool:
-        found = await desk.handle(escrow_id).describe()
+        found = await handle.describe()
         return found.run_id != run.run_id and found.status is WorkflowExecutionStatus.RUNNING
 
     await eventually(replaced)

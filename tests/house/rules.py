@@ -30,13 +30,24 @@ IMPURE = {
 UNNAMED_TIMERS = {"asyncio.sleep", "asyncio.wait_for", "asyncio.timeout"}
 
 #: Where amounts are computed.
-EXACT = ("domain/", "db/ledger", "db/escrow", "activities/ledger", "activities/escrow")
+EXACT = (
+    "domain/",
+    "db/ledger",
+    "db/escrow",
+    "activities/ledger",
+    "activities/escrow",
+    "activities/transfers",
+    "db/settlement",
+    "db/reconciliation",
+    "db/transfers",
+)
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay and to retention",
+    "worker.py": "hands it to the relay, to the sealer, to retention and to reconciliation",
     "tools/tenants.py": "makes tenants and their first keys",
+    "tools/seals/verify.py": "compares every tenant's rows with their seals, and only reads",
 }
 
 #: Where SQLAlchemy's transactions begin and end. Everything else is handed a connection.
@@ -47,13 +58,20 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
     "activities/escrow/steps.py": "reads an escrow that is recorded already, before it opens a step",
     "activities/escrow/watch.py": "finds overdue escrows of every tenant",
+    "activities/transfers/chain.py": "reads what a chain's reference names, before and after its step",
+    "activities/transfers/steps.py": "reads a transfer that is recorded already, and what its reference names",
+    "activities/transfers/watch.py": "finds overdue transfers of every tenant",
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
+    "activities/reconciliation/steps.py": "reads and adds up the books page by page; begins and ends a run by steps",
     "activities/relay.py": "gives committed events their position, one batch a transaction",
     "activities/retention.py": "deletes what is old, one batch a transaction",
+    "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
+    "activities/settlement/watch.py": "finds commands of every tenant that wait too long",
+    "activities/sealing/sealer.py": "seals one batch a transaction, and signs checkpoints",
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",
-    "db/doorbell.py": "notifies after the commit that it tells of",
+    "api/streams.py": "finds out for whom the feed grew, and reads for streams that share a place",
     "db/engine.py": "a tenant's transaction is made of a plain one",
     "db/ledger/group.py": "one commit for all postings of a tenant that wait together",
     "db/step.py": "one step, one commit",

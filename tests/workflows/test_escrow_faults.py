@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.escrow.messages import ApplyCommand
 from activities.escrow.steps import EscrowActivities
+from activities.escrow.watch import EscrowWatchActivities
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.ids import new_id
@@ -27,7 +29,15 @@ from tests.desk import BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.polling import eventually
 from tools.deployment import Build, make_current
 from worker import create_worker
-from workflows.escrow import ApproveMessage, CancelMessage, EscrowCommand, FundMessage, OriginMessage, ReleaseMessage
+from workflows.escrow import (
+    ApproveMessage,
+    CancelMessage,
+    CommandMessage,
+    EscrowCommand,
+    FundMessage,
+    OriginMessage,
+    ReleaseMessage,
+)
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import STEP_LIMIT
 
@@ -92,20 +102,63 @@ async def test_the_watch_brings_a_lost_workflow_back(desk: Desk, owner_engine: A
     assert (await desk.row(escrow_id)).status is Status.EXPIRED
 
 
+async def test_the_watch_tells_a_run_that_does_not_know_of_its_deadline(
+    desk: Desk, owner_engine: AsyncEngine, temporal: Client
+) -> None:
+    escrow_id = await desk.open(terms(funding_deadline=now() + timedelta(hours=1)))
+    async with transaction(owner_engine) as connection:
+        await connection.execute(
+            text("UPDATE escrows SET funding_deadline = now() - interval '1 hour' WHERE escrow_id = :id"),
+            {"id": escrow_id},
+        )
+    await temporal.execute_workflow(EscrowWatchWorkflow.run, id=f"watch-{new_id()}", task_queue=TASK_QUEUE)
+    async with asyncio.timeout(20):
+        assert (await desk.handle(escrow_id).result()).status is Status.EXPIRED
+
+
+async def test_the_watch_ends_a_run_that_does_not_know_of_its_end(
+    desk: Desk, tenants_engine: AsyncEngine, engine: AsyncEngine, temporal: Client
+) -> None:
+    escrow_id = await desk.open(terms(1_000_000))
+    await apply_behind(desk, tenants_engine, escrow_id, CancelMessage(), "unheard")
+
+    async def told() -> bool:
+        return bool(await desk.sql("SELECT 1 FROM outbox WHERE type = 'escrow.cancelled' AND position IS NOT NULL"))
+
+    await eventually(told)
+    watch = EscrowWatchActivities(engine, ended_after=timedelta(0))
+
+    async def ended() -> bool:
+        await ActivityEnvironment(client=temporal).run(watch.resume_overdue)
+        return (await desk.handle(escrow_id).describe()).status is WorkflowExecutionStatus.COMPLETED
+
+    await eventually(ended)
+
+
+async def test_a_run_that_was_rebuilt_leaves_the_judgement_to_the_row(
+    desk: Desk, temporal: Client, tenants_engine: AsyncEngine, engine: AsyncEngine
+) -> None:
+    """A worker dies between the commit of a step and the end of its task: the history knows nothing of the command."""
+    name = f"rebuilt-{new_id()}"
+    await desk.deposit(BUYER, 1_000_000)
+    far = Desk(desk.tenant, temporal, tenants_engine, name)
+    working = partial(create_worker, temporal, name, "only", tenants=tenants_engine, engine=engine, deployment=name)
+    async with working():
+        await make_current(temporal, Build(name, "only"))
+        escrow_id = await far.open(terms(1_000_000))
+        await far.command(escrow_id, BUYER, ApproveMessage())
+    await apply_behind(desk, tenants_engine, escrow_id, FundMessage(), "unheard")
+    async with working():
+        assert (await far.command(escrow_id, BUYER, ReleaseMessage())).status is Status.COMPLETED
+        assert (await far.handle(escrow_id).result()).status is Status.COMPLETED
+    assert await desk.balance(SELLER) == Balance(1_000_000, 0)
+
+
 async def test_a_stale_copy_is_noticed_and_replaced(desk: Desk, tenants_engine: AsyncEngine) -> None:
     """The row moves behind the workflow's back, as after a commit whose answer was lost."""
     await desk.deposit(BUYER, 1_000_000)
     escrow_id = await desk.open(terms(1_000_000))
-    behind = EscrowActivities(tenants_engine, Doorbell(tenants_engine))
-    asked = ApplyCommand(
-        tenant_id=desk.tenant,
-        escrow_id=escrow_id,
-        step="behind",
-        command=FundMessage(),
-        origin=OriginMessage(user_id=BUYER),
-        at=now(),
-    )
-    await ActivityEnvironment().run(behind.apply, asked)
+    await apply_behind(desk, tenants_engine, escrow_id, FundMessage(), "behind")
     with pytest.raises(Refusal) as refused:
         await desk.command(escrow_id, BUYER, FundMessage())
     assert refused.value.code == "milestone_already_funded"
@@ -152,3 +205,16 @@ async def send(desk: Desk, escrow_id: object, command: FundMessage) -> None:
                 raise
         else:
             return
+
+
+async def apply_behind(desk: Desk, engine: AsyncEngine, escrow_id: UUID, command: CommandMessage, step: str) -> None:
+    """Carry a command of the buyer out in the database, unknown to the escrow's workflow."""
+    asked = ApplyCommand(
+        tenant_id=desk.tenant,
+        escrow_id=escrow_id,
+        step=step,
+        command=command,
+        origin=OriginMessage(user_id=BUYER),
+        at=now(),
+    )
+    await ActivityEnvironment().run(EscrowActivities(engine, Doorbell(engine)).apply, asked)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 
 from api.problems import FIELD_CODES, status_of
-from domain import escrow, identity, ledger, money
+from domain import controls, escrow, identity, ledger, money, settlement, transfers
 from kit.build import ROOT
 
 ROOMS = ("domain", "db", "activities", "workflows", "api")
@@ -69,7 +69,15 @@ def errors_page() -> str:
 def codes() -> Mapping[str, str]:
     """Every code and what it means: the rules' own tables first, then what the other rooms raise."""
     ruled: dict[str, list[str]] = {}
-    for table in (money.CODES, ledger.CODES, identity.CODES, escrow.CODES):
+    for table in (
+        money.CODES,
+        ledger.CODES,
+        identity.CODES,
+        escrow.CODES,
+        transfers.CODES,
+        controls.CODES,
+        settlement.CODES,
+    ):
         for code, meaning in table.items():
             said = ruled.setdefault(code, [])
             if not any(meaning in other for other in said):

@@ -19,7 +19,7 @@ clock; no role may set it. Balances and what holds have left are written by the 
 |---|---|
 | `holdfast_owner` | own the tables, migrate |
 | `holdfast_app` | read and add the rows of one tenant at a time; change where an escrow stands, never what was agreed |
-| `holdfast_engine` | the same over all tenants; give events their position; delete expired idempotency keys |
+| `holdfast_engine` | the same over all tenants; number and seal, move the feed's consumers; delete old idempotency keys |
 
 Run queries as a member of `holdfast_app`, with `SET app.tenant = '<tenant id>'` first.
 """
@@ -33,13 +33,24 @@ ABOUT = {
     "escrow_milestones": "Where each part of an escrow stands.",
     "escrows": "What was agreed, which no role may update, and where the escrow stands.",
     "freezes": "What an operator stopped, why, and when it was lifted.",
+    "feed_consumers": "How far each consumer of the feed has come: the dispatcher, and one per stream of a broker.",
+    "feed_faults": "Events that a consumer left out after repeated bugs. An operator looks here when the metric moves.",
     "holds": "Money set apart for one milestone or one pending transfer.",
     "idempotency_keys": "Requests in flight and the answers of finished ones, kept for a week.",
     "ledger_legs": "What a transaction moves. Append-only; inserting legs is the only way to move money.",
     "ledger_transactions": "Why money moved, and when. Append-only.",
     "outbox": "What happened, in the commit in which it happened; the durable feed is read from it by position.",
     "pending_transfers": "Transfers in two phases: money on hold until it is posted, voided or expires.",
+    "publications": "What a broker outside has acknowledged, and where in its stream it stands.",
     "receipts": "Steps that were done, with their answers: a step that is repeated finds its own.",
+    "reconciliation_accounts": "A second book: the legs of each account, added up apart from the balances.",
+    "reconciliation_bases": "How far a second book has come. The newest that is completed is compared with.",
+    "reconciliation_findings": "Differences between the books, from the run that saw them first to the last.",
+    "reconciliation_holds": "A second book: the legs of each hold, added up.",
+    "reconciliation_runs": "Comparisons of escrows, holds, transfers and balances with the ledger, and their figures.",
+    "settlement_commands": "What was asked for, which no role may update, and where it stands; a finish is final.",
+    "seal_batches": "The hash of every ledger transaction, in order, under one Merkle root per batch. Append-only.",
+    "seal_checkpoints": "The signed root over all batches, a minute apart; also written outside. Append-only.",
     "tenants": "Customers of the house.",
 }
 

@@ -31,10 +31,18 @@ with workflow.unsafe.imports_passed_through():
     from activities.escrow.steps import EscrowActivities
     from activities.failures import UNAVAILABLE, refusal_failure, refusal_of, step_failure, unavailable_failure
     from activities.messages import OriginMessage
+    from domain.controls import FROZEN
     from domain.errors import Refusal, Unavailable
     from domain.escrow import CLOSED, CODES, Deadline, Escrow, decide, next_deadline
     from workflows.escrow.waiting import Waiting, details, short, timer_summary, waiting
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+    from workflows.limits import (
+        FROZEN_PAUSE,
+        FROZEN_PAUSE_MAX,
+        LOCAL_RETRY_THRESHOLD,
+        STEP_LIMIT,
+        STEP_RETRY,
+        STEP_TIMEOUT,
+    )
 
 #: How long a run waits before it tries a deadline again that met a bug.
 _OVERDUE_PAUSE = timedelta(minutes=1)
@@ -63,6 +71,12 @@ class EscrowWorkflow:
         self._doubtful = False
         self._moving = False
         self._leaving = False
+        self._pause = FROZEN_PAUSE
+        self._sitting_out = False
+        # A step's commit may outlive the task that carried it: the server forgets a task whose end it did not hear, and
+        # with it an update that only that task knew. So the copy of a run that was rebuilt from its history may be
+        # behind the row. Read by validators alone, which leave no history and are never replayed.
+        self._rebuilt = workflow.unsafe.is_replaying()
 
     @workflow.run
     async def run(self, opening: OpenEscrow) -> EscrowOutcome:
@@ -163,15 +177,25 @@ class EscrowWorkflow:
         """Asked by operators who want to retire an old build before its escrows end."""
         self._moving = True
 
+    @workflow.signal(description="Load the escrow again: a command took effect that this run may not know of.")
+    def reload(self) -> None:
+        """Sent where somebody met the effect of a command whose end the server never heard, or a deadline without any.
+
+        A run that waits for the end of a freeze knows what is overdue, and looks when it is over.
+        """
+        self._doubtful = self._doubtful or not self._sitting_out
+
     def _judge(self, command: EscrowCommand) -> None:
         """Refuse what the rules refuse, at no cost in history.
 
         Left to the step, which knows the truth and its receipts: a command that may have taken effect before, and any
-        command while the copy held here is missing or doubtful.
+        command while the copy held here is missing, rebuilt or doubtful.
         """
         if self._leaving:
             raise unavailable_failure(Unavailable("temporal", "the escrow's run is being renewed"))
-        if self._escrow is None or self._doubtful or command.repeated or command.command_id in self._recent:
+        if self._escrow is None or self._rebuilt or self._doubtful:
+            return
+        if command.repeated or command.command_id in self._recent:
             return
         try:
             decide(self._escrow, to_command(command.command), user_id=command.origin.user_id or "", at=workflow.now())
@@ -227,11 +251,37 @@ class EscrowWorkflow:
             at = max(workflow.now(), deadline.at)
             try:
                 self._hold(await self._apply(f"deadline:{escrow.version}", PassDeadlineMessage(), OriginMessage(), at))
+                self._pause = FROZEN_PAUSE
                 return
             except ApplicationError as failure:
-                workflow.logger.error("a deadline could not be acted on and is tried again: %s", failure)
-                self._doubtful = True
+                refusal = refusal_of(failure)
+                frozen = refusal.code if refusal is not None and refusal.code in FROZEN else None
+                if frozen is None:
+                    workflow.logger.error("a deadline could not be acted on and is tried again: %s", failure)
+                    self._doubtful = True
+        if frozen is not None:
+            await self._sit_out(escrow, frozen)
+            return
         await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the deadline is tried again")
+
+    async def _sit_out(self, escrow: Escrow, frozen: str) -> None:
+        """Wait a while for the end of a freeze; longer each time, so that a long freeze is no long history."""
+        workflow.logger.info("a deadline waits for the end of a freeze: %s", frozen)
+        workflow.set_current_details(
+            f"{details(escrow)}\n\nA deadline has passed and waits: **frozen** ({frozen}). It acts after the lift."
+        )
+        pause, self._pause = self._pause, min(2 * self._pause, FROZEN_PAUSE_MAX)
+        self._sitting_out = True
+        try:
+            await workflow.wait_condition(
+                lambda: self._state().version != escrow.version or self._doubtful or self._moving or self._is_full(),
+                timeout=pause,
+                timeout_summary=f"pause before the next look: {frozen}",
+            )
+        except TimeoutError:
+            return
+        finally:
+            self._sitting_out = False
 
     async def _reload(self) -> None:
         async with self._lock:
@@ -305,6 +355,8 @@ class EscrowWorkflow:
             await workflow.sleep(_OUTAGE_PAUSE, summary="pause: the database does not answer")
 
     def _hold(self, snapshot: EscrowSnapshot) -> None:
+        if not workflow.unsafe.is_replaying():
+            self._rebuilt = False
         before, after = self._escrow, snapshot.to_escrow()
         if before is not None and after.version < before.version:
             return

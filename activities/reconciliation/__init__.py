@@ -1,0 +1,1 @@
+"""Steps of reconciliation and the messages that ask for them."""

@@ -1,0 +1,1 @@
+"""Who offers what ``activities/ports.py`` asks for. Imported by the composition root alone."""

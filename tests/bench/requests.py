@@ -1,0 +1,197 @@
+"""Latency of the API under open arrivals: reads, commands, and both together, with everything on two cores."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+from uuid import UUID
+
+from tests.bench.escrows import KINDS, Api, Bare, buyer
+from tests.bench.load import Arrival, Latencies, arrivals, open_loop
+from tests.bench.preload import ASSET, WIDE
+from tests.bench.report import Row
+from tests.bench.stack import Bench, bare_worker
+
+SECTION = "API latency under open arrivals"
+READS_PER_SECOND = 200
+COMMANDS_PER_SECOND = 30
+PERCENTILES = (50, 95, 99)
+#: A command on an escrow is planned this many escrows after the one before it, about a second later.
+GROUP_LAG = 8
+WARM_UP_SECONDS = 4.0
+
+#: Kinds of arrivals.
+READ, COMMAND, FLOOR, BARE = "reads", "commands", "GET /healthz", "bare updates"
+
+#: The limits at p95, in milliseconds, by situation and kind.
+AIMS = {("alone", READ): 15, ("alone", COMMAND): 100, ("together", READ): 40, ("together", COMMAND): 150}
+
+T = TypeVar("T")
+Plan = Callable[[float, int], list[Arrival]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """One situation: what arrives in it."""
+
+    situation: str
+    plans: Sequence[Plan]
+
+
+async def measure(bench: Bench, rounds: int) -> list[Row]:
+    """Every situation in turn, ``rounds`` times."""
+    reads, commands = _Reads(bench), _Commands(Api(bench), COMMAND)
+    bare = _Commands(Bare(bench), BARE)
+    phases = [
+        _Phase("floor", [_floor(bench)]),
+        _Phase("alone", [reads.plan]),
+        _Phase("floor", [bare.plan]),
+        _Phase("alone", [commands.plan]),
+        _Phase("together", [reads.plan, commands.plan]),
+    ]
+    found: dict[tuple[str, str], list[Latencies]] = {}
+    async with bare_worker(bench):
+        for number in range(rounds):
+            for index, phase in enumerate(phases):
+                seconds = bench.window(10.0)
+                planned = [one for plan in phase.plans for one in plan(WARM_UP_SECONDS + seconds, number * 100 + index)]
+                measured = await open_loop(bench.meter, planned, warm_up_seconds=WARM_UP_SECONDS, seconds=seconds)
+                for kind, latencies in measured.items():
+                    found.setdefault((phase.situation, kind), []).append(latencies)
+    return _rows(found)
+
+
+def _rows(found: dict[tuple[str, str], list[Latencies]]) -> list[Row]:
+    names = {
+        ("floor", FLOOR): f"{FLOOR} at {READS_PER_SECOND}/s: no key, no database",
+        ("alone", READ): f"reads at {READS_PER_SECOND}/s alone",
+        ("floor", BARE): f"bare workflow at {COMMANDS_PER_SECOND}/s: no HTTP, no database",
+        ("alone", COMMAND): f"commands at {COMMANDS_PER_SECOND}/s alone",
+        ("together", READ): "reads, both together",
+        ("together", COMMAND): "commands, both together",
+    }
+    rows = []
+    for key, name in names.items():
+        measured = found[key]
+        base_kind = FLOOR if key[1] in (READ, FLOOR) else BARE
+        errors = sum(one.errors.total for one in measured)
+        for percent in PERCENTILES:
+            values = [one.percentile(percent) for one in measured]
+            value = median(values)
+            base = median(one.percentile(percent) for one in found["floor", base_kind])
+            aim = AIMS.get(key) if percent == 95 else None
+            rows.append(
+                Row(
+                    SECTION,
+                    f"{name}, p{percent}",
+                    "ms",
+                    value,
+                    values,
+                    baseline=None if key[0] == "floor" else base_kind,
+                    baseline_value=None if key[0] == "floor" else base,
+                    aim=None if aim is None else f"≤ {aim}",
+                    met=None if aim is None else value <= aim,
+                    lower=True,
+                    cpu_ms=_cpu(measured) if percent == 50 else {},
+                    errors=errors if percent == 50 else 0,
+                    note=next((text for one in measured for text in one.errors.seen), ""),
+                )
+            )
+    return rows
+
+
+def _cpu(measured: Sequence[Latencies]) -> dict[str, float]:
+    """CPU per arrival of this kind; where two kinds arrive together, both count the whole."""
+    pairs = [(one.usage, len(one.seconds)) for one in measured if one.usage is not None]
+    roles = dict.fromkeys(role for usage, _ in pairs for role in usage.by_role)
+    return {role: median(usage.per(count).get(role, 0.0) for usage, count in pairs) for role in roles}
+
+
+def _floor(bench: Bench) -> Plan:
+    def plan(seconds: float, seed: int) -> list[Arrival]:
+        return [
+            Arrival(at, lambda: bench.http.get("/healthz"), FLOOR) for at in arrivals(READS_PER_SECOND, seconds, seed)
+        ]
+
+    return plan
+
+
+class _Reads:
+    """What a client's pages ask for: one escrow in two of five, else lists, balances, the ledger, the feed."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def plan(self, seconds: float, seed: int) -> list[Arrival]:
+        """The arrivals of a phase."""
+        chance = random.Random(seed)
+        return [self._arrival(at, chance) for at in arrivals(READS_PER_SECOND, seconds, seed)]
+
+    def _arrival(self, at: float, chance: random.Random) -> Arrival:
+        escrow_id = chance.choice(self._bench.loaded)
+        path = chance.choice(
+            (
+                f"/api/v1/escrows/{escrow_id}",
+                f"/api/v1/escrows/{escrow_id}",
+                f"/api/v1/escrows/{escrow_id}",
+                f"/api/v1/escrows/{escrow_id}",
+                f"/api/v1/escrows?user={buyer(chance.randrange(1000))}&limit=20",
+                f"/api/v1/escrows/{escrow_id}/timeline",
+                f"/api/v1/accounts/wide-{chance.randrange(WIDE)}/balances?asset={ASSET}",
+                f"/api/v1/accounts/wide-{chance.randrange(WIDE)}/balances",
+                f"/api/v1/ledger/transactions?account=wide-{chance.randrange(WIDE)}&limit=20",
+                f"/api/v1/events?after={chance.randrange(900)}&limit=20",
+            )
+        )
+        return Arrival(at, lambda: self._bench.http.get(path), READ)
+
+
+class _Commands:
+    """Creations, fundings, approvals and releases in equal parts, each escrow's own about a second apart."""
+
+    def __init__(self, desk: Api | Bare, kind: str) -> None:
+        self._desk = desk
+        self._kind = kind
+
+    def plan(self, seconds: float, seed: int) -> list[Arrival]:
+        """The arrivals of a phase. A command whose forerunner is late waits for it, and that counts."""
+        made: dict[int, asyncio.Future[UUID]] = {}
+        steps: dict[tuple[int, int], asyncio.Future[None]] = {}
+        return [
+            Arrival(at, self._work(index, made, steps), self._kind)
+            for index, at in enumerate(arrivals(COMMANDS_PER_SECOND, seconds, seed))
+            if index // len(KINDS) >= (index % len(KINDS)) * GROUP_LAG
+        ]
+
+    def _work(
+        self, index: int, made: dict[int, asyncio.Future[UUID]], steps: dict[tuple[int, int], asyncio.Future[None]]
+    ) -> Callable[[], Awaitable[None]]:
+        step = index % len(KINDS)
+        number = index // len(KINDS) - step * GROUP_LAG
+
+        async def create() -> None:
+            made[number] = asyncio.get_running_loop().create_future()
+            await _settle(made[number], self._desk.create(number))
+
+        async def move() -> None:
+            escrow_id = await asyncio.shield(made[number])
+            if step > 1:
+                await asyncio.shield(steps[number, step - 1])
+            steps[number, step] = asyncio.get_running_loop().create_future()
+            await _settle(steps[number, step], self._desk.move(escrow_id, number, step))
+
+        return create if step == 0 else move
+
+
+async def _settle(future: asyncio.Future[T], work: Awaitable[T]) -> None:
+    """Let whoever comes later know how it went."""
+    try:
+        future.set_result(await work)
+    except BaseException as error:
+        future.set_exception(error)
+        future.exception()  # told to those who wait; nobody waiting is fine
+        raise

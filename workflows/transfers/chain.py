@@ -1,0 +1,35 @@
+"""``TransferChainWorkflow``: linked transfers, from request to ledger."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.failures import step_failure
+    from activities.transfers.chain import ChainActivities
+    from activities.transfers.messages import ChainOutcome, ChainRequest, RecordChain
+    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+
+
+@workflow.defn
+class TransferChainWorkflow:
+    """Books a chain; a refusal fails the run with the refusal's code and the link at fault."""
+
+    @workflow.run
+    async def run(self, request: ChainRequest) -> ChainOutcome:
+        """The chain that stands for the request."""
+        try:
+            return await workflow.execute_local_activity_method(
+                ChainActivities.post_chain,
+                RecordChain(request=request, at=workflow.now()),
+                start_to_close_timeout=STEP_TIMEOUT,
+                schedule_to_close_timeout=STEP_LIMIT,
+                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
+                retry_policy=STEP_RETRY,
+                summary=f"book {len(request.links)} linked transfers",
+            )
+        except FailureError as error:
+            failure = step_failure(error)
+        # Out here, so that the failure does not become its own cause.
+        raise failure
