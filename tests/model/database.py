@@ -13,11 +13,14 @@ _READ = text(
     """
     SELECT jsonb_build_object(
         'accounts', (SELECT jsonb_agg(jsonb_build_array(ref, asset, available_minor, held_minor)) FROM accounts),
-        'holds', (SELECT jsonb_agg(jsonb_build_array(m.escrow_id, m.position, h.placed_minor, h.remaining_minor))
+        'holds', (SELECT jsonb_agg(jsonb_build_array(coalesce(m.escrow_id, h.hold_id), m.position,
+                                                       h.placed_minor, h.remaining_minor))
                   FROM holds h LEFT JOIN escrow_milestones m
                   ON m.tenant_id = h.tenant_id AND m.milestone_id = h.hold_id AND m.escrow_id = h.escrow_id),
         'escrows', (SELECT jsonb_agg(to_jsonb(e)) FROM escrows e),
         'milestones', (SELECT jsonb_agg(to_jsonb(m)) FROM escrow_milestones m),
+        'pending', (SELECT jsonb_agg(to_jsonb(p)) FROM pending_transfers p),
+        'frozen', (SELECT jsonb_agg(jsonb_build_array(scope, coalesce(ref, ''))) FROM freezes WHERE lifted_at IS NULL),
         'receipts', (SELECT jsonb_agg(step_id) FROM receipts),
         'postings', (SELECT jsonb_agg(jsonb_build_array(kind, n))
                      FROM (SELECT kind, count(*) AS n FROM ledger_transactions GROUP BY kind) AS k),
@@ -56,6 +59,10 @@ _WRONG = text(
     UNION ALL SELECT 'a closed milestone with money on hold', m.milestone_id::text FROM escrow_milestones m
     JOIN holds h ON h.tenant_id = m.tenant_id AND h.hold_id = m.milestone_id
     WHERE m.closed_at IS NOT NULL AND h.remaining_minor <> 0
+    UNION ALL SELECT 'a resolved transfer with money on hold', p.transfer_id::text FROM pending_transfers p
+    JOIN holds h ON h.tenant_id = p.tenant_id AND h.hold_id = p.transfer_id
+    WHERE (p.status = 'PENDING') <> (h.remaining_minor = p.amount_minor)
+       OR (p.status <> 'PENDING' AND h.remaining_minor <> 0)
     UNION ALL SELECT 'more or fewer receipts than records', count(*)::text FROM receipts
     HAVING count(*) <> (SELECT count(*) FROM audit_log)
     """
@@ -82,6 +89,16 @@ async def read(connection: AsyncConnection) -> dict[str, dict[Any, Any]]:
             for row in rows["escrows"]
         },
         "milestones": {(row["escrow_id"], row["position"]): _milestone(row) for row in rows["milestones"]},
+        "pending": {
+            row["transfer_id"]: (
+                row["status"],
+                row["posted_minor"],
+                instant(row["expires_at"]),
+                instant(row["resolved_at"]),
+            )
+            for row in rows["pending"]
+        },
+        "frozen": dict.fromkeys(map(tuple, rows["frozen"]), 1),
         "receipts": {step: rows["receipts"].count(step) for step in rows["receipts"]},
         "postings": dict(rows["postings"]),
         "events": events,

@@ -21,9 +21,25 @@ from db.engine import Role, create_engine, tenant_transaction, transaction
 from db.identity import create_tenant
 from db.ids import new_id
 from tests.model import database
-from tests.model.asks import Ask, Command, Opening, Worker, really, supposedly
+from tests.model.asks import Ask, Command, Opening, Worker, agrees, really, supposedly
 from tests.model.books import World
-from tests.model.orders import ANY_TERMS, DEALS, MONEY, ORDERS, SOUND_TERMS, Draft, Errand, Money, Plan, Terms
+from tests.model.controls import Bounds
+from tests.model.drafts import Draft
+from tests.model.moves import Bound, SetApart, Stop
+from tests.model.plans import (
+    ANY_TERMS,
+    BOUNDS,
+    DEALS,
+    MONEY,
+    ORDERS,
+    SETTLE,
+    SOUND_TERMS,
+    STOPS,
+    Errand,
+    Plan,
+    Settle,
+    Terms,
+)
 
 T = TypeVar("T")
 START = datetime(2026, 3, 1, 9, 0, 0, 123456, tzinfo=UTC)
@@ -31,6 +47,9 @@ DEALS_MAX = 6
 WORKERS = 2
 #: By how much a buyer's deposit misses what is needed.
 SHORT = st.sampled_from([0, 0, 0, 1])
+ACTS = st.one_of(ORDERS, MONEY, DEALS)
+
+PLANS = st.lists(ACTS, min_size=1, max_size=2)
 
 
 class Bridge:
@@ -88,10 +107,10 @@ class Machine(RuleBasedStateMachine):
         expected = supposedly(ask, self.world)
         note(f"{self.now:%d %H:%M:%S.%f} {ask} -> {expected}")
         answers = self.bridge.run(self._really([ask] * (2 if twice else 1)))
-        assert answers == [expected] * len(answers)
+        assert all(agrees(expected, answer) for answer in answers), f"{answers} instead of {expected}"
         different = database.differences(self.world.describe(), self.bridge.run(self._read()))
         assert not different, "\n".join(different)
-        self._met(ask, expected)
+        self._met(ask, answers[0])
 
     def race(self, asks: Sequence[Ask]) -> None:
         """Different asks at once: answers and state are those of one order or another."""
@@ -103,7 +122,7 @@ class Machine(RuleBasedStateMachine):
             world, said = deepcopy(self.world), dict[int, str]()
             for index in order:
                 said[index] = supposedly(asks[index], world)
-            if [said[index] for index in range(len(asks))] != answers:
+            if not all(agrees(said[index], answer) for index, answer in enumerate(answers)):
                 complaints.append(f"{order}: {said}")
             elif different := database.differences(world.describe(), found):
                 complaints.append(f"{order}: {different}")
@@ -125,7 +144,7 @@ class Machine(RuleBasedStateMachine):
 
     def _met(self, ask: Ask, answer: str) -> None:
         self.asked.append(ask)
-        self.bridge.met[f"{ask.kind}: {answer if '_' in answer and ' ' not in answer else 'done'}"] += 1
+        self.bridge.met[f"{ask.kind}: {answer if '_' in answer else 'done'}"] += 1
 
     # --- what happens
 
@@ -136,6 +155,13 @@ class Machine(RuleBasedStateMachine):
     def begin(self, first: Terms, second: Terms) -> None:
         for agreed in (first, second):
             self.ask(Opening(str(new_id()), agreed(self.now), self.now))
+        for deal in (0, 1):
+            self.provide(deal, 0)
+
+    def provide(self, deal: int, short: int) -> None:
+        """Somebody deposits what a deal's buyer still needs for it, or a unit less."""
+        if (deposit := self._draft().provision(deal, short)) is not None:
+            self.ask(deposit)
 
     @precondition(lambda self: len(self.world.deals) < DEALS_MAX)
     @rule(agreed=SOUND_TERMS)
@@ -148,7 +174,7 @@ class Machine(RuleBasedStateMachine):
         self.ask(Opening(str(new_id()), agreed(self.now), self.now))
 
     @rule(money=MONEY, twice=st.booleans())
-    def move_money(self, money: Money, twice: bool) -> None:
+    def move_money(self, money: Plan, twice: bool) -> None:
         if (ask := self._draft().of(money)) is not None:
             self.ask(ask, twice=twice)
 
@@ -157,9 +183,7 @@ class Machine(RuleBasedStateMachine):
         """Somebody who may does something that can be done; the money for it comes first, or a unit less."""
         ask = self._draft().next(deal, choice, named=named)
         if isinstance(ask, Command) and ask.order.kind == "fund":
-            deposit = self._draft().provision(deal, short)
-            if deposit is not None:
-                self.ask(deposit)
+            self.provide(deal, short)
         if ask is not None:
             self.ask(ask, twice=twice)
 
@@ -175,15 +199,37 @@ class Machine(RuleBasedStateMachine):
         if (ask := self._draft().of(order)) is not None:
             self.ask(ask)
 
-    @rule(plans=st.lists(st.one_of(ORDERS, MONEY, DEALS), min_size=2, max_size=3))
+    @rule(plans=st.lists(ACTS, min_size=2, max_size=3))
     def together(self, plans: list[Plan | int]) -> None:
-        """Several at once; a number stands for the next thing to do on that deal."""
+        if asks := self._asks(plans):
+            self.race(asks)
+
+    def _asks(self, plans: list[Plan | int]) -> list[Ask]:
+        """Several; a number stands for the next thing to do on that deal."""
         asks = []
         for plan in plans:
             draft = self._draft()
             asks.append(draft.next(plan, plan, named=False) if isinstance(plan, int) else draft.of(plan))
-        if present := [ask for ask in asks if ask is not None]:
-            self.race(present)
+        return [ask for ask in asks if ask is not None]
+
+    @rule(stop=STOPS, meanwhile=PLANS, money=MONEY, deal=DEALS, choice=st.integers(0, 11))
+    def frozen_for_a_while(self, stop: tuple[str, str], meanwhile: Any, money: Plan, deal: int, choice: int) -> None:
+        """An operator stops something while others are at it, and again; then lets it go."""
+        freeze = Stop("freeze", *stop, self.now)
+        self.race([freeze, *self._asks(meanwhile)])
+        self.ask(freeze)
+        self.move_money(money, twice=False)
+        self.go_on(deal, choice, named=False, twice=False, short=0)
+        self.ask(Stop("lift", *stop, self.now))
+
+    @rule(bounds=BOUNDS, meanwhile=PLANS, money=MONEY, deal=DEALS)
+    def bounded_for_a_while(self, bounds: Any, meanwhile: Any, money: Plan, deal: int) -> None:
+        """An operator bounds an account while others are at it; then not any more."""
+        bound = self._draft().bound(*bounds)
+        self.race([bound, *self._asks(meanwhile)])
+        self.move_money(money, twice=False)
+        self.go_on(deal, 0, named=False, twice=False, short=0)
+        self.ask(Bound(bound.account, bound.asset, Bounds(), self.now))
 
     @rule(passed=st.sampled_from([timedelta(microseconds=1), timedelta(minutes=30), timedelta(days=1)]))
     def time_passes(self, passed: timedelta) -> None:
@@ -198,6 +244,18 @@ class Machine(RuleBasedStateMachine):
             self.ask(ask)
         if then_fires:
             self.order(Errand(deal, "pass_deadline", None, None, "all"))
+
+    # What a precondition sees must not hang on who won a race: so not the transfers that there are, but the attempts.
+    @precondition(lambda self: any(isinstance(ask, SetApart) for ask in self.asked))
+    @rule(ahead=st.integers(0, 5), off=st.sampled_from([None, -1, 0, 1]), settle=SETTLE, then_fires=st.booleans())
+    def transfer_ends(self, ahead: int, off: int | None, settle: Settle, then_fires: bool) -> None:
+        """A transfer in two phases is ended in good time, or when its own time ends."""
+        pending = self._draft().pending(ahead)
+        if off is not None and pending is not None:
+            self.now = max(self.now, pending.expires_at + timedelta(microseconds=off))
+        self.move_money(replace(settle, which=ahead), twice=False)
+        if then_fires:
+            self.move_money(Settle(ahead, "expire", "all"), twice=True)
 
     @precondition(lambda self: self.asked)
     @rule(which=st.integers(0, 40), later=st.booleans())

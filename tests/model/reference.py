@@ -56,7 +56,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Order:
-    """A command. ``parts`` None means every part to which it can apply."""
+    """A command. ``parts`` None means every part to which it can apply.
+
+    ``amount`` of a funding is what the parts must cost; ``spread`` lets one that is all of several parts pay them all.
+    """
 
     kind: str
     parts: tuple[int, ...] | None = None
@@ -64,6 +67,7 @@ class Order:
     to_seller: int = 0
     to_buyer: int = 0
     reason: str = "why"
+    spread: bool = False
 
 
 @dataclass
@@ -224,10 +228,12 @@ class Clerk:
 
     def portions(self, objection: Callable[[Part], str | None]) -> Iterator[tuple[Part, int]]:
         amount = self.order.amount
-        if amount is None:
-            yield from [(part, part.left) for part in self.meant(objection)]
-            return
-        refuse_if(amount <= 0, "amount_invalid")
+        refuse_if(amount is not None and amount <= 0, "amount_invalid")
+        if amount is None or self.order.spread:
+            whole = [(part, part.left) for part in self.meant(objection)]
+            if amount is None or amount == sum(left for _, left in whole):
+                yield from whole
+                return
         part = self.only(objection)
         refuse_if(amount > part.left, "amount_exceeds_remaining")
         yield part, amount
@@ -262,7 +268,9 @@ class Clerk:
             self.deal.tell("approved", part, part.left)
 
     def fund(self) -> None:
-        for part in self.meant(lambda p: "milestone_already_funded" if p.state != "pending" else self.late(p)):
+        parts = self.meant(lambda p: "milestone_already_funded" if p.state != "pending" else self.late(p))
+        refuse_if(self.order.amount not in (None, sum(part.price for part in parts)), "amount_mismatch")
+        for part in parts:
             part.state, part.funded_at = "funded", self.at
             self.kinds.add("escrow_fund")
             self.deal.tell("funded", part, part.price)

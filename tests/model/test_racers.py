@@ -22,9 +22,10 @@ from db.ids import new_id
 from domain.errors import Refusal
 from tests.desk import Desk
 from tests.model import database
-from tests.model.asks import Ask, Command, Opening, Transfer, Worker, order_message, really, terms_message
+from tests.model.asks import Ask, Command, Opening, Worker, order_message, really, terms_message
 from tests.model.books import Flow
 from tests.model.machine import START
+from tests.model.moves import Transfer
 from tests.model.reference import Agreement, Order
 
 RACERS = 32

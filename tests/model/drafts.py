@@ -1,131 +1,17 @@
-"""What may be tried: plans are drawn without a look at the state, drafts make asks of them that more or less fit it."""
+"""Asks made of plans: what fits how things stand, more or less."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from hypothesis import strategies as st
-
-from tests.model.asks import Ask, Command, Transfer
+from tests.model.asks import Ask, Command
 from tests.model.books import Flow, World
-from tests.model.reference import ASSETS, LARGEST, Agreement, Deal, Order, Part
-
-USERS = ("alice", "bob", "judy", "zoe")
-KINDS = ("fund", "approve", "release", "refund", "dispute", "resolve", "cancel", "pass_deadline")
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-Terms = Callable[[datetime], Agreement]
-
-
-@dataclass(frozen=True)
-class Money:
-    """A movement from or to the outside; ``size`` is read against what there is."""
-
-    kind: str
-    user: str
-    asset: str
-    size: str
-    which: int
-    reference: str | None
-    counts: str
-
-
-@dataclass(frozen=True)
-class Errand:
-    """An order about some deal; ``who`` is a role in it or a user, ``size`` is read against what is left."""
-
-    deal: int
-    kind: str
-    who: str | None
-    parts: tuple[int, ...] | None
-    size: str
-
-
-Plan = Money | Errand
-
-SIZES = ("all", "all", "one", "half", "rest", "more", "zero", "minus")
-DEALS = st.integers(0, 5)
-MONEY = st.builds(
-    Money,
-    kind=st.sampled_from(["deposit", "deposit", "withdrawal", "reversal"]),
-    user=st.sampled_from([*USERS, *USERS, *USERS, "system:fees"]),
-    asset=st.sampled_from([*ASSETS, *ASSETS, *ASSETS, "DOGE"]),
-    size=st.sampled_from(["one", "some", "some", "all", "more", "huge", "brim", "over", "zero"]),
-    which=st.integers(0, 9),
-    reference=st.sampled_from([None, None, None, "wire-1", "wire-2"]),
-    counts=st.sampled_from(["now", "now", "now", "now", "now", "past", "future"]),
-)
-ORDERS = st.builds(
-    Errand,
-    deal=DEALS,
-    kind=st.sampled_from(KINDS),
-    who=st.sampled_from(["buyer", "buyer", "seller", "seller", "arbiter", "zoe", None]),
-    parts=st.none() | st.none() | st.lists(st.integers(1, 4), max_size=3).map(tuple),
-    size=st.sampled_from(SIZES),
-)
-
-_prices = st.one_of(
-    st.lists(st.integers(1, 12), min_size=1, max_size=4),
-    st.lists(st.integers(1, 10**9) | st.sampled_from([9_999, 10_000, 10_001]), min_size=1, max_size=4),
-    st.lists(st.sampled_from([1, 2**63, 2**64 + 1, 10**30, 2**253 + 1]), min_size=1, max_size=3),
-    st.sampled_from([(2**255,), (2**255 - 1, 3), (LARGEST // 2,), (LARGEST,)]),
-)
-_fees = st.sampled_from([0, 0, 1, 250, 3_333, 5_000, 9_999, 10_000]) | st.integers(0, 10_000)
-
-
-@st.composite
-def _agreements(draw: st.DrawFn, mistakes: st.SearchStrategy[dict[str, Any]]) -> Terms:
-    buyer, seller, arbiter, *_ = draw(st.permutations(USERS))
-    arbited = draw(st.booleans())
-    roles = ["buyer", "seller", *(["arbiter"] if arbited else [])]
-    approvers = draw(st.lists(st.sampled_from(roles), min_size=1, max_size=3, unique=True))
-    fund_in = draw(st.sampled_from([None, HOUR, 2 * DAY]))
-    expires_in = draw(st.sampled_from([None, 2 * HOUR, 3 * DAY, 9 * DAY]))
-    fields: dict[str, Any] = {
-        "asset": draw(st.sampled_from(ASSETS)),
-        "prices": tuple(draw(_prices)),
-        "buyer": buyer,
-        "seller": seller,
-        "arbiter": arbiter if arbited else None,
-        "approvers": tuple(approvers),
-        "required": draw(st.integers(1, len(approvers))),
-        "buyer_fee": draw(_fees),
-        "seller_fee": draw(_fees),
-        "inspection": draw(st.sampled_from([None, 1, 3_600, 2 * 86_400])),
-        "reference": draw(st.sampled_from([None, None, None, "deal-1"])),
-    }
-    fields |= draw(mistakes)
-
-    def agreed(now: datetime) -> Agreement:
-        begins = now - fields.get("ago", timedelta())
-        fund_by = None if fund_in is None else begins + fund_in
-        expires = None if expires_in is None else begins + expires_in
-        named = {name: value for name, value in fields.items() if name != "ago"}
-        return Agreement(**named, fund_by=fund_by, expires=expires)
-
-    return agreed
-
-
-#: Agreements that should be refused, and deadlines that have passed when they are proposed.
-_MISTAKES: list[dict[str, Any]] = [
-    {"asset": "DOGE"},
-    {"seller": "alice", "buyer": "alice"},
-    {"approvers": ("buyer", "buyer")},
-    {"approvers": ("arbiter",), "arbiter": None},
-    {"required": 4},
-    {"seller_fee": 10_001},
-    {"prices": (1, 0)},
-    {"prices": (LARGEST, 1)},
-    {"prices": (LARGEST,), "buyer_fee": 1},
-    {"inspection": 0},
-    {"ago": HOUR},
-    {"ago": 3 * DAY},
-]
-SOUND_TERMS = _agreements(st.just({}))
-ANY_TERMS = _agreements(st.sampled_from([*_MISTAKES, *([{}] * len(_MISTAKES))]))
+from tests.model.controls import Bounds
+from tests.model.moves import Bound, Chain, Resolve, SetApart, Transfer
+from tests.model.pending import Pending
+from tests.model.plans import DAY, USERS, Ahead, Errand, Linked, Money, Plan, Settle
+from tests.model.reference import LARGEST, OUTSIDE, Deal, Order, Part
 
 
 @dataclass
@@ -137,7 +23,41 @@ class Draft:
     key: str
 
     def of(self, plan: Plan) -> Ask | None:
-        return self._transfer(plan) if isinstance(plan, Money) else self._errand(plan)
+        match plan:
+            case Money():
+                return Transfer(self._flow(plan, self.key), self.at)
+            case Linked(links):
+                flows = [self._flow(link, f"{self.key}#{n}" if n else self.key) for n, link in enumerate(links)]
+                whole = [replace(flow, counts_from=None) for flow in flows]
+                unnamed = [replace(flow, reference=None) for flow in whole[1:]]
+                return Chain(self.key, (whole[0], *unnamed), self.at)
+            case Ahead(money, waits):
+                amount = self._amount(money)
+                expires = None if waits is None else self.at + waits
+                pending = Pending(self.key, money.user, self._payee(money), money.asset, amount, expires)
+                return SetApart(pending, money.reference, self.at)
+            case Settle(which, verb, size):
+                found = self.pending(which)
+                if found is None and which:
+                    return None
+                key, left = (self.key, 1) if found is None else (found.key, found.amount)
+                return Resolve(key, self.key, verb, _amount(size, left) if verb == "post" else None, self.at)
+            case Errand():
+                return self._errand(plan)
+
+    def bound(self, user: str, asset: str, keeps: str | None, has: str | None, pays: str | None) -> Bound:
+        available, held = self.world.balances().of((user, asset))
+        sizes = {"one": 1, "all": available, "half": (available + held) // 2, "zero": 0}
+        bounds = Bounds(*(None if size is None else sizes[size] for size in (keeps, has, pays)))
+        return Bound(user, asset, bounds, self.at)
+
+    def pending(self, which: int) -> Pending | None:
+        """One of the last transfers in two phases."""
+        found = list(self.world.pending.values())
+        return found[-1 - which % len(found)] if found else None
+
+    def available(self, user: str, asset: str) -> int:
+        return self.world.balances().of((user, asset))[0]
 
     def deal(self, which: int) -> tuple[str, Deal] | None:
         deals = list(self.world.deals.items())
@@ -165,33 +85,40 @@ class Draft:
             return None
         agreed, parts = found[1].agreed, found[1].parts
         needed = sum(p.price + p.price * agreed.buyer_fee // 10_000 for p in parts if p.state == "pending") - short
-        missing = needed - self.world.available()[agreed.buyer, agreed.asset]
+        missing = needed - self.available(agreed.buyer, agreed.asset)
         return self._deposit(agreed.buyer, agreed.asset, missing) if missing > 0 else None
 
     def _deposit(self, user: str, asset: str, amount: int) -> Ask:
         return Transfer(Flow(self.key, "deposit", user, asset, amount), self.at)
 
-    def _transfer(self, plan: Money) -> Ask | None:
-        available = self.world.available()[plan.user, plan.asset]
-        room = LARGEST + self.world.outside(plan.asset)
-        amount = {
-            "one": 1,
-            "some": 10**6,
-            "all": available,
-            "more": available + 1,
-            "huge": 2**255,
-            "brim": room,
-            "over": room + 1,
-            "zero": 0,
-        }[plan.size]
+    def _amount(self, plan: Money) -> int:
+        available, room = self.available(plan.user, plan.asset), LARGEST + self.available(OUTSIDE, plan.asset)
+        some = 10**6 if plan.kind == "deposit" else min(10**6, (available + 1) // 2)
+        sizes = {"one": 1, "some": some, "all": available, "half": available // 2, "more": available + 1, "zero": 0}
+        return (sizes | {"huge": 2**255, "brim": room, "over": room + 1})[plan.size]
+
+    def _payee(self, plan: Money) -> str:
+        """Somebody else, mostly."""
+        return (
+            next(user for user in USERS if user != plan.user) if plan.other == plan.user and plan.which else plan.other
+        )
+
+    def _flow(self, plan: Money, key: str) -> Flow:
         counts_from = {"now": None, "past": self.at - DAY, "future": self.at + DAY}[plan.counts]
-        if plan.kind != "reversal":
-            flow = Flow(self.key, plan.kind, plan.user, plan.asset, amount, None, plan.reference, counts_from)
-            return Transfer(flow, self.at)
-        booked = list(self.world.booked)
-        taken_back = booked[-1 - plan.which % len(booked)] if booked else self.key
-        flow = Flow(self.key, "reversal", takes_back=taken_back, reference=plan.reference, counts_from=counts_from)
-        return Transfer(flow, self.at)
+        if plan.kind == "reversal":
+            booked = list(self.world.booked)
+            taken_back = booked[-1 - plan.which % len(booked)] if booked else self.key
+            return Flow(key, "reversal", takes_back=taken_back, reference=plan.reference, counts_from=counts_from)
+        return Flow(
+            key,
+            plan.kind,
+            plan.user,
+            plan.asset,
+            self._amount(plan),
+            self._payee(plan) if plan.kind == "transfer" else None,
+            reference=plan.reference,
+            counts_from=counts_from,
+        )
 
     def _errand(self, plan: Errand) -> Ask | None:
         found = self.deal(plan.deal)
@@ -202,7 +129,11 @@ class Draft:
         left = max((part.left for part in named), default=0)
         order = Order(plan.kind, plan.parts)
         if plan.kind in ("release", "refund"):
-            order = Order(plan.kind, plan.parts, _amount(plan.size, left))
+            left = sum(part.left for part in named) if plan.spread else left
+            order = Order(plan.kind, plan.parts, _amount(plan.size, left), spread=plan.spread)
+        elif plan.kind == "fund" and plan.spread:
+            price = sum(part.price for part in named if part.state == "pending")
+            order = Order(plan.kind, plan.parts, _amount(plan.size, price))
         elif plan.kind == "resolve":
             order = Order(plan.kind, (plan.parts or ())[:1] or None, None, *_split(plan.size, left))
         elif plan.kind == "dispute" and plan.size == "zero":
