@@ -103,7 +103,7 @@ class Client:
             base_url=f"{url}/api/v1",
             headers={"X-API-Key": api_key},
             timeout=TIMEOUT_SECONDS,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=40),
+            limits=httpx.Limits(max_connections=500, max_keepalive_connections=40),
             trust_env=False,
         )
 
@@ -111,6 +111,11 @@ class Client:
         """End its connections."""
         await self._http.aclose()
         self._journal.close()
+
+    def has_recovered_since(self, at: float) -> bool:
+        """Whether a request that was sent after this instant took effect, or nobody waits for an answer."""
+        effects = self.tally.effects
+        return bool(effects and effects[-1][0] > at) or all(request.answers for request in self.requests)
 
     async def post(
         self, key: str | None, path: str, body: Mapping[str, Any] | bytes, *, media_type: str = "application/json"
