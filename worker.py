@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -37,6 +38,7 @@ from activities.publishing import Publishing, consumer_name
 from activities.reconciliation.steps import ReconciliationActivities
 from activities.relay import Relay
 from activities.retention import RetentionActivities
+from activities.sealing.sealer import Sealer, Signer
 from activities.settlement.escrow import SettlementEscrowActivities
 from activities.settlement.ledger import SettlementLedgerActivities
 from activities.settlement.watch import SettlementWatchActivities
@@ -50,7 +52,8 @@ from db.migrate import SchemaMismatch, verify_schema
 from domain.errors import Unavailable
 from kit.build import build_id
 from kit.logs import configure_logging
-from kit.settings import WorkerSettings, load
+from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
+from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from workflows.client import EscrowClient
 from workflows.listeners import LISTENERS
@@ -154,6 +157,7 @@ def create_publisher(settings: WorkerSettings) -> Publisher | None:
 async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT, then finish what is under way."""
     build = settings.holdfast_build_id or build_id()
+    signer = _signer(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -177,6 +181,7 @@ async def run(settings: WorkerSettings) -> None:
         )
         relay = asyncio.create_task(outward.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
+        tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
@@ -188,6 +193,21 @@ async def run(settings: WorkerSettings) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
+
+
+def _signer(settings: WorkerSettings) -> Signer:
+    """With what checkpoints are signed; there is no worker that seals and does not sign."""
+    try:
+        key = SigningKey.load(settings.seal_key_file)
+        older = tuple(load_public(Path(file)) for file in settings.seal_old_public_keys.split(":") if file)
+        settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    except KeyUnusable as error:
+        print(f"configuration: SEAL_KEY_FILE, SEAL_OLD_PUBLIC_KEYS: {error}", file=sys.stderr, flush=True)
+    except OSError as error:
+        print(f"configuration: CHECKPOINT_DIR {error}", file=sys.stderr, flush=True)
+    else:
+        return Signer(key, settings.checkpoint_dir, settings.seal_origin, settings.checkpoint_seconds, older)
+    raise SystemExit(EXIT_CONFIGURATION)
 
 
 async def _until(worker: Worker, stop: asyncio.Event) -> None:

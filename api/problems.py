@@ -62,6 +62,7 @@ STATUS: dict[int, frozenset[str]] = {
         "transfer_not_due",
         "already_frozen",
         "freeze_lifted",
+        "not_sealed_yet",
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),

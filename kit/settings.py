@@ -89,6 +89,14 @@ class WorkerSettings(ServerSettings):
                 raise ValueError(f"must name a file of certificates: {error}") from None
         return value
 
+    seal_key_file: Path = Field(description="The Ed25519 key (PEM) that signs checkpoints; the same for every worker")
+    seal_old_public_keys: str = Field(default="", description="Files (PEM, by colons) of keys that signed before")
+    checkpoint_dir: Path = Field(description="Where signed checkpoints are kept outside the database")
+    seal_origin: str = Field(
+        default="holdfast", pattern=r"^[^\s+]+$", description="The name of this house in its checkpoints"
+    )
+    checkpoint_seconds: float = Field(default=60, ge=1, le=86_400)
+
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 

@@ -17,6 +17,7 @@ import db.ledger.tables
 import db.outbox
 import db.receipts
 import db.reconciliation.tables
+import db.sealing.tables
 import db.settlement.tables  # noqa: F401 - importing a module registers its tables
 from db.columns import METADATA
 from db.engine import driver_url

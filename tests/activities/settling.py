@@ -1,4 +1,4 @@
-"""A tenant's settlement steps, as a worker calls them; escrows are moved by their own steps, without Temporal."""
+"""A tenant's settlement steps, called as a worker calls them; escrows are moved by their own steps."""
 
 from __future__ import annotations
 

@@ -45,8 +45,9 @@ EXACT = (
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay, to retention and to reconciliation",
+    "worker.py": "hands it to the relay, to the sealer, to retention and to reconciliation",
     "tools/tenants.py": "makes tenants and their first keys",
+    "tools/seals/verify.py": "compares every tenant's rows with their seals, and only reads",
 }
 
 #: Where SQLAlchemy's transactions begin and end. Everything else is handed a connection.
@@ -66,6 +67,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/retention.py": "deletes what is old, one batch a transaction",
     "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
     "activities/settlement/watch.py": "finds commands of every tenant that wait too long",
+    "activities/sealing/sealer.py": "seals one batch a transaction, and signs checkpoints",
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",

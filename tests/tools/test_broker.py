@@ -13,7 +13,13 @@ from kit.build import ROOT
 from kit.settings import WorkerSettings
 from worker import create_publisher
 
-SERVERS = {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "TEMPORAL_ADDRESS": "127.0.0.1:1"}
+SERVERS = {
+    "DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
+    "TEMPORAL_ADDRESS": "127.0.0.1:1",
+    "SEAL_KEY_FILE": "/nowhere.pem",
+    "CHECKPOINT_DIR": "/nowhere",
+}
+NEEDED = {name.lower(): value for name, value in SERVERS.items()}
 
 
 def worker(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -51,16 +57,13 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
 
 
 def test_without_an_address_there_is_no_broker() -> None:
-    assert create_publisher(WorkerSettings(database_url="postgresql://x", temporal_address="x:1")) is None
+    assert create_publisher(WorkerSettings.model_validate(NEEDED)) is None
 
 
 def test_several_addresses_are_one_broker(tmp_path: Path) -> None:
     made = create_publisher(
-        WorkerSettings(
-            database_url="postgresql://x",
-            temporal_address="x:1",
-            nats_url="nats://127.0.0.1:4222, tls://user:word@127.0.0.1:4223",
-            nats_stream="DESK",
+        WorkerSettings.model_validate(
+            NEEDED | {"nats_url": "nats://127.0.0.1:4222, tls://user:word@127.0.0.1:4223", "nats_stream": "DESK"}
         )
     )
     assert made is not None

@@ -19,7 +19,7 @@ clock; no role may set it. Balances and what holds have left are written by the 
 |---|---|
 | `holdfast_owner` | own the tables, migrate |
 | `holdfast_app` | read and add the rows of one tenant at a time; change where an escrow stands, never what was agreed |
-| `holdfast_engine` | the same over all tenants; number events, move the feed's consumers; delete old idempotency keys |
+| `holdfast_engine` | the same over all tenants; number and seal, move the feed's consumers; delete old idempotency keys |
 
 Run queries as a member of `holdfast_app`, with `SET app.tenant = '<tenant id>'` first.
 """
@@ -48,6 +48,9 @@ ABOUT = {
     "reconciliation_findings": "Differences between the books, from the run that saw them first to the last.",
     "reconciliation_holds": "A second book: the legs of each hold, added up.",
     "reconciliation_runs": "Comparisons of escrows, holds, transfers and balances with the ledger, and their figures.",
+    "settlement_commands": "What was asked for, which no role may update, and where it stands; a finish is final.",
+    "seal_batches": "The hash of every ledger transaction, in order, under one Merkle root per batch. Append-only.",
+    "seal_checkpoints": "The signed root over all batches, a minute apart; also written outside. Append-only.",
     "tenants": "Customers of the house.",
 }
 

@@ -65,6 +65,16 @@ class Home:
         return self.root / "api-key"
 
     @property
+    def seal_key_file(self) -> Path:
+        """The key that signs checkpoints."""
+        return self.root / "seal-key.pem"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The signed checkpoints, outside the database."""
+        return self.root / "checkpoints"
+
+    @property
     def postgres_data(self) -> Path:
         """PostgreSQL's data folder."""
         return self.root / "postgres"

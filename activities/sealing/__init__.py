@@ -1,0 +1,1 @@
+"""The sealer, and the checkpoints that it writes outside the database."""

@@ -1,0 +1,1 @@
+"""What is sealed, and the seals: streams, batches and checkpoints."""

@@ -1,0 +1,1 @@
+"""Checking what is sealed, without the processes that wrote it."""

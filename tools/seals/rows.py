@@ -1,0 +1,88 @@
+"""The rows of a stream as they are now, each with the hash that it ought to be sealed under; made here, not in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import psycopg
+
+from domain.sealing.records import Entry, Leg, Transaction, ledger_entry
+
+#: Keys are positive; who puts a row in front of the first is found too.
+BEFORE_ALL = -(2**63)
+_HEAD = len(Transaction._fields)
+_ROWS = """
+COPY (
+    SELECT t.sequence, t.tenant_id, t.transaction_id, t.leg_count, encode(timestamptz_send(t.effective_at), 'hex'),
+           encode(timestamptz_send(t.recorded_at), 'hex'), t.escrow_id, t.reverses_id, t.kind, t.reference,
+           t.description, l.leg_no, l.account_id, l.amount_minor, l.hold_id, l.asset, l.pot
+    FROM ledger_transactions t LEFT JOIN ledger_legs l USING (tenant_id, transaction_id)
+    WHERE t.sequence > {after} ORDER BY t.sequence, l.leg_no
+) TO STDOUT
+"""
+#: In the order of the index, with the legs looked up one by one: nothing is sorted as a whole, here or in the server.
+_STREAMING = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off"
+
+
+@dataclass(slots=True)
+class LedgerRows:
+    """Transactions with their legs, in the order of their sequence; one is looked at ahead of the reader."""
+
+    connection: psycopg.Connection[Any]
+    after: int = BEFORE_ALL
+    count: int = 0
+    #: The first transaction whose legs do not add up to nothing in each asset, or are not as many as it says.
+    unbalanced: Entry | None = None
+    _rows: Generator[Entry] = field(init=False)
+    _next: Entry | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._rows = self._read()
+        self._next = next(self._rows, None)
+
+    def close(self) -> None:
+        """Leave the connection free, wherever reading ended."""
+        self._rows.close()
+
+    def until(self, key: int) -> list[Entry]:
+        """The entries up to ``key`` that were not taken yet."""
+        taken = []
+        while self._next is not None and self._next.key <= key:
+            taken.append(self._next)
+            self._next = next(self._rows, None)
+        return taken
+
+    def rest(self) -> int:
+        """How many more there are; they are looked at too."""
+        left = 0
+        while self._next is not None:
+            left += 1
+            self._next = next(self._rows, None)
+        return left
+
+    def _read(self) -> Generator[Entry]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_STREAMING)
+            with cursor.copy(_ROWS.format(after=self.after).encode()) as copy:
+                for _, rows in groupby(copy.rows(), itemgetter(0)):
+                    found = list(rows)
+                    transaction = Transaction._make(found[0][:_HEAD])
+                    legs = [Leg._make(row[_HEAD:]) for row in found if row[_HEAD] is not None]
+                    self.count += 1
+                    entry = ledger_entry(transaction, legs)
+                    if self.unbalanced is None and not _balanced(transaction, legs):
+                        self.unbalanced = entry
+                    yield entry
+
+
+def _balanced(transaction: Transaction, legs: list[Leg]) -> bool:
+    if str(len(legs)) != transaction.leg_count:
+        return False
+    sums: dict[str, int] = {}
+    for leg in legs:
+        sums[leg.asset] = sums.get(leg.asset, 0) + int(leg.amount_minor)
+    return not any(sums.values())
