@@ -63,6 +63,9 @@ class EscrowDesk(Protocol):
     ) -> EscrowOutcome:
         """One command; the same ``command_id`` has one effect. Raises its ``Refusal``, or ``Unavailable``."""
 
+    async def reload(self, escrow_id: UUID) -> None:
+        """Have the escrow's run load what is recorded: it may not know of a command that took effect."""
+
 
 class SettlementEscrowActivities:
     """Steps on the escrows' lane. ``engine`` acts as the tenants' role; ``desk`` reaches the escrows' workflows."""
@@ -180,6 +183,8 @@ class _Delivery:
 
     async def _carry(self, turn: EscrowTurn) -> DeliveredOutcome:
         if _step_id(self._tenant_id, turn) in self._done:
+            assert turn.command.escrow_id is not None, "only a command on an escrow leaves such a receipt"
+            await self._desk.reload(turn.command.escrow_id)
             return DeliveredOutcome(sequence=turn.sequence, status=CommandStatus.SETTLED)
         attempt = 0
         while True:

@@ -22,15 +22,14 @@ TASK_TIMEOUT = timedelta(seconds=3)
 class SettlementWatchActivities:
     """``engine`` acts as the role that sees every tenant."""
 
-    def __init__(self, engine: AsyncEngine, *, waiting_after: timedelta = WAITING_AFTER) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._waiting_after = waiting_after
 
     @activity.defn(name="settlement.resume_waiting")
     async def resume_waiting(self) -> int:
         """Wake the workflow of every tenant whose commands wait too long, or start it; returns how many there were."""
         async with transaction(self._engine) as connection:
-            tenants = await settlement.list_waiting(connection, self._waiting_after, limit=TENANTS_MAX)
+            tenants = await settlement.list_waiting(connection, WAITING_AFTER, limit=TENANTS_MAX)
         client = activity.client()
         for tenant_id in tenants:
             await client.start_workflow(

@@ -55,7 +55,7 @@ class BalanceView(BaseModel):
 
     asset: str
     available: DecimalText = Field(description="What the party may use")
-    held: DecimalText = Field(description="What holds keep for escrows")
+    held: DecimalText = Field(description="What holds keep for escrows and pending transfers")
     total: DecimalText
 
 
@@ -134,7 +134,7 @@ class TrialBalanceView(BaseModel):
 
     asset: str
     available: str = Field(description="What users may use")
-    held: str = Field(description="What escrows hold")
+    held: str = Field(description="What escrows and pending transfers hold")
     fees: str = Field(description="What `system:fees` took in")
     external: str = Field(description="What came in from outside, less what went out; negative")
     difference: str

@@ -88,7 +88,8 @@ async def list_transfers(
     return Page(items=[pending_view(row) for row in rows], next_cursor=next_cursor)
 
 
-@transfer_routes.get("/{transfer_id}", responses=documented(404))
+#: Only what is a UUID: there is nothing to read at the path of chains.
+@transfer_routes.get("/{transfer_id:uuid}", responses=documented(404))
 async def read_transfer(
     transfer_id: UUID, call: Annotated[Call, Depends(caller(Scope.LEDGER_READ))]
 ) -> PendingTransferView:

@@ -24,34 +24,41 @@ FiguresT = TypeVar("FiguresT")
 #: them, and a run that followed would never end on a busy desk.
 _OLD = "EXISTS (SELECT FROM page WHERE recorded_at <= :began)"
 
-#: Legs of the transactions that the book does not hold yet.
+#: Legs of the transactions that the book does not hold yet. They and the sums are brought together with the page by
+#: grouping, never by a join: whatever a plan takes their number to be, each is read once.
 _TAIL = f"""
     base AS MATERIALIZED ({BASE}),
     tail AS MATERIALIZED (
         SELECT l.account_id, l.hold_id, l.pot, l.amount_minor
         FROM base CROSS JOIN LATERAL (
             SELECT transaction_id FROM ledger_transactions
-            WHERE tenant_id = :tenant AND sequence > base.through_sequence
-        ) AS t JOIN ledger_legs l ON l.tenant_id = :tenant AND l.transaction_id = t.transaction_id
+            WHERE tenant_id = :tenant AND sequence > base.through_sequence OFFSET 0
+        ) AS t CROSS JOIN LATERAL (
+            SELECT account_id, hold_id, pot, amount_minor FROM ledger_legs
+            WHERE tenant_id = :tenant AND transaction_id = t.transaction_id OFFSET 0
+        ) AS l
     )
 """
 
 _ACCOUNTS = text(
     f"""
-    WITH {_TAIL}, fresh AS MATERIALIZED (
-        SELECT account_id, coalesce(sum(amount_minor) FILTER (WHERE pot = 'available'), 0) AS available,
-               coalesce(sum(amount_minor) FILTER (WHERE pot = 'held'), 0) AS held
-        FROM tail GROUP BY account_id
-    ), page AS MATERIALIZED (
+    WITH {_TAIL}, page AS MATERIALIZED (
         SELECT account_id, ref, asset, available_minor, held_minor, recorded_at FROM accounts
         WHERE tenant_id = :tenant AND account_id > CAST(:after AS bigint) ORDER BY account_id LIMIT :limit
+    ), pieces AS (
+        SELECT account_id, ref, asset, available_minor, held_minor, 0 AS available, 0 AS held FROM page
+        UNION ALL
+        SELECT p.account_id, NULL, NULL, 0, 0, s.available, s.held FROM page p CROSS JOIN base b CROSS JOIN LATERAL (
+            SELECT available, held FROM reconciliation_accounts
+            WHERE tenant_id = :tenant AND base_id = b.base_id AND account_id = p.account_id OFFSET 0
+        ) AS s
+        UNION ALL
+        SELECT account_id, NULL, NULL, 0, 0, CASE pot WHEN 'available' THEN amount_minor ELSE 0 END,
+               CASE pot WHEN 'held' THEN amount_minor ELSE 0 END FROM tail
     ), compared AS (
-        SELECT p.*, coalesce(s.available, 0) + coalesce(f.available, 0) AS available_legs,
-               coalesce(s.held, 0) + coalesce(f.held, 0) AS held_legs
-        FROM page p CROSS JOIN base b
-        LEFT JOIN reconciliation_accounts s
-            ON s.tenant_id = :tenant AND s.base_id = b.base_id AND s.account_id = p.account_id
-        LEFT JOIN fresh f ON f.account_id = p.account_id
+        SELECT account_id, max(ref) AS ref, max(asset) AS asset, sum(available_minor) AS available_minor,
+               sum(held_minor) AS held_minor, sum(available) AS available_legs, sum(held) AS held_legs
+        FROM pieces GROUP BY account_id HAVING max(ref) IS NOT NULL
     )
     SELECT (SELECT count(*) FROM base) AS bases, (SELECT count(*) FROM page) AS checked, clock_timestamp() AS clock,
            (SELECT max(account_id)::text FROM page WHERE {_OLD}) AS last,
@@ -62,25 +69,29 @@ _ACCOUNTS = text(
 
 _HOLDS = text(
     f"""
-    WITH {_TAIL}, fresh AS MATERIALIZED (
-        SELECT hold_id, sum(greatest(amount_minor, 0)) AS placed, sum(amount_minor) AS remaining
-        FROM tail WHERE hold_id IS NOT NULL GROUP BY hold_id
-    ), page AS MATERIALIZED (
+    WITH {_TAIL}, page AS MATERIALIZED (
         SELECT hold_id, asset, escrow_id, placed_minor, remaining_minor, recorded_at FROM holds
         WHERE tenant_id = :tenant AND hold_id > CAST(:after AS uuid) ORDER BY hold_id LIMIT :limit
+    ), pieces AS (
+        SELECT hold_id, asset, placed_minor, remaining_minor, 0 AS placed, 0 AS remaining, CASE
+                   WHEN escrow_id IS NULL THEN EXISTS (
+                       SELECT FROM pending_transfers t WHERE t.tenant_id = :tenant AND t.transfer_id = p.hold_id)
+                   ELSE EXISTS (
+                       SELECT FROM escrow_milestones m WHERE m.tenant_id = :tenant AND m.milestone_id = p.hold_id
+                         AND m.escrow_id = p.escrow_id)
+               END AS owned
+        FROM page p
+        UNION ALL
+        SELECT p.hold_id, NULL, 0, 0, s.placed, s.remaining, NULL FROM page p CROSS JOIN base b CROSS JOIN LATERAL (
+            SELECT placed, remaining FROM reconciliation_holds
+            WHERE tenant_id = :tenant AND base_id = b.base_id AND hold_id = p.hold_id OFFSET 0
+        ) AS s
+        UNION ALL
+        SELECT hold_id, NULL, 0, 0, greatest(amount_minor, 0), amount_minor, NULL FROM tail WHERE hold_id IS NOT NULL
     ), compared AS (
-        SELECT p.*, coalesce(s.placed, 0) + coalesce(f.placed, 0) AS placed_legs,
-               coalesce(s.remaining, 0) + coalesce(f.remaining, 0) AS remaining_legs,
-               CASE WHEN p.escrow_id IS NULL THEN EXISTS (
-                   SELECT FROM pending_transfers t WHERE t.tenant_id = :tenant AND t.transfer_id = p.hold_id
-               ) ELSE EXISTS (
-                   SELECT FROM escrow_milestones m WHERE m.tenant_id = :tenant AND m.milestone_id = p.hold_id
-                     AND m.escrow_id = p.escrow_id
-               ) END AS owned
-        FROM page p CROSS JOIN base b
-        LEFT JOIN reconciliation_holds s
-            ON s.tenant_id = :tenant AND s.base_id = b.base_id AND s.hold_id = p.hold_id
-        LEFT JOIN fresh f ON f.hold_id = p.hold_id
+        SELECT hold_id, max(asset) AS asset, bool_or(owned) AS owned, sum(placed_minor) AS placed_minor,
+               sum(remaining_minor) AS remaining_minor, sum(placed) AS placed_legs, sum(remaining) AS remaining_legs
+        FROM pieces GROUP BY hold_id HAVING max(asset) IS NOT NULL
     )
     SELECT (SELECT count(*) FROM base) AS bases, (SELECT count(*) FROM page) AS checked, clock_timestamp() AS clock,
            (SELECT max(hold_id::text) FROM page WHERE {_OLD}) AS last,
@@ -103,9 +114,10 @@ _ESCROWS = text(
         ORDER BY escrow_id LIMIT :scan
     ), page AS MATERIALIZED (
         SELECT * FROM seen e
-        WHERE CAST(:since AS timestamptz) IS NULL OR e.closed_at IS NULL OR e.closed_at > :since OR EXISTS (
-            SELECT FROM reconciliation_findings f WHERE f.tenant_id = :tenant AND f.resolved_at IS NULL
-              AND f.area = 'escrows' AND f.subject = 'escrow:' || e.escrow_id)
+        WHERE CAST(:since AS timestamptz) IS NULL OR e.closed_at IS NULL OR e.closed_at > :since
+           OR 'escrow:' || e.escrow_id IN (
+                SELECT subject FROM reconciliation_findings f
+                WHERE f.tenant_id = :tenant AND f.resolved_at IS NULL AND f.area = 'escrows')
         ORDER BY e.escrow_id LIMIT :limit
     ), parts AS (
         SELECT p.escrow_id, jsonb_agg(jsonb_build_object('position', m.position, 'status', m.status,
@@ -127,23 +139,24 @@ _ESCROWS = text(
         GROUP BY t.escrow_id, a.ref, l.asset, l.pot
     ), moved AS (
         SELECT escrow_id, jsonb_agg(jsonb_build_array(ref, asset, pot, amount)) AS moved FROM moves GROUP BY escrow_id
-    ), evented AS MATERIALIZED (
-        SELECT DISTINCT CAST(named.value AS uuid) AS transaction_id
+    ), traces AS (
+        SELECT escrow_id, transaction_id, 'posting' AS what FROM postings
+        UNION ALL
+        SELECT p.escrow_id, CAST(named.value AS uuid), 'event'
         FROM page p JOIN outbox o ON o.tenant_id = :tenant AND o.subject = 'escrow:' || p.escrow_id
              AND starts_with(o.subject, 'escrow:')
         CROSS JOIN LATERAL jsonb_each_text(o.data -> 'transactions') AS named
-    ), audited AS MATERIALIZED (
-        SELECT DISTINCT CAST(named.value AS uuid) AS transaction_id
+        UNION ALL
+        SELECT p.escrow_id, CAST(named.value AS uuid), 'audit record'
         FROM page p JOIN audit_log o ON o.tenant_id = :tenant AND o.subject = 'escrow:' || p.escrow_id
         CROSS JOIN LATERAL jsonb_each_text(o.details -> 'transactions') AS named
+    ), told AS (
+        SELECT escrow_id, transaction_id, array_agg(what) AS whats FROM traces
+        GROUP BY escrow_id, transaction_id HAVING bool_or(what = 'posting')
     ), untold AS (
-        SELECT t.escrow_id, jsonb_agg(jsonb_build_array(t.transaction_id, missing.what)) AS untold
-        FROM postings t CROSS JOIN LATERAL (
-            SELECT 'event' AS what WHERE NOT EXISTS (
-                SELECT FROM evented e WHERE e.transaction_id = t.transaction_id)
-            UNION ALL SELECT 'audit record' WHERE NOT EXISTS (
-                SELECT FROM audited a WHERE a.transaction_id = t.transaction_id)
-        ) AS missing GROUP BY t.escrow_id
+        SELECT t.escrow_id, jsonb_agg(jsonb_build_array(t.transaction_id, needed.what)) AS untold
+        FROM told t CROSS JOIN unnest(ARRAY['event', 'audit record']) AS needed (what)
+        WHERE needed.what <> ALL (t.whats) GROUP BY t.escrow_id
     ), figures AS (
         SELECT p.escrow_id, p.status, p.asset, p.buyer_user_id, p.seller_user_id, p.fee_account,
                p.buyer_fee_basis_points, p.seller_fee_basis_points, parts.milestones, moved.moved, untold.untold,

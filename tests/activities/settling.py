@@ -1,4 +1,4 @@
-"""A tenant's settlement steps, as a worker calls them; escrows are moved by their own steps, without Temporal."""
+"""A tenant's settlement steps, called as a worker calls them; escrows are moved by their own steps."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class DirectDesk:
 
     def __init__(self, steps: Steps) -> None:
         self.sent: list[EscrowCommand] = []
+        self.reloaded: list[UUID] = []
         self.before: Callable[[EscrowCommand], None] = lambda _: None
         self.after: Callable[[EscrowCommand], None] = lambda _: None
         self._steps = steps
@@ -55,6 +56,9 @@ class DirectDesk:
         found = await self._steps.escrow.apply(asked)
         self.after(command)
         return EscrowOutcome(escrow_id=escrow_id, status=found.status, version=found.version)
+
+    async def reload(self, escrow_id: UUID) -> None:
+        self.reloaded.append(escrow_id)
 
 
 class Settling:

@@ -229,6 +229,7 @@ class TestDelivery:
         again = await settling.deliver(sequences, attempt=2)
         assert [one.status for one in again.outcomes] == ["SETTLED"]
         assert len(settling.desk.sent) == 1, "its receipt tells"
+        assert settling.desk.reloaded == [funding.escrow_id], "its run may not know"
         first = await settling.record(again, step="same")
         assert await settling.record(again, step="same") == first
         assert await settling.record(again) == first.model_copy(update={"settled": 0})

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.worker import Worker
 
 from kit.settings import ApiSettings
-from tests.api.caller import ARBITER, BUYER, SELLER, Caller
+from tests.api.caller import ARBITER, BUYER, SELLER, Caller, ok
 from tests.api.served import served
 
 SEED = "20261120"
@@ -70,8 +70,11 @@ async def test_commands_on_an_escrow_that_is_there(
         escrow = await service.open(amount=None, milestones=parts, arbiter={"user_id": ARBITER})
         await service.command(escrow["escrow_id"], "fund", BUYER, milestones=list(range(1, 16)))
         deposit = await service.deposit(BUYER, "1")
+        transfer = {"from": BUYER, "to": SELLER, "asset": "USDC", "amount": "10", "pending": True}
+        pending = ok(await service.post("ledger/transfers", transfer), 201)
         ids = [
             f'"path.escrow_id" = "{escrow["escrow_id"]}"',
+            f'"path.transfer_id" = "{pending["transfer_id"]}"',
             f'"path.transaction_id" = "{deposit["transaction_id"]}"',
             f'"path.ref" = "{BUYER}"',
         ]
@@ -85,7 +88,7 @@ async def test_commands_on_an_escrow_that_is_there(
                 "--max-examples=12",
                 "--mode=positive",
                 "--phases=examples,fuzzing",
-                "--include-path-regex=escrow_id|transaction_id|ref",
+                "--include-path-regex=escrow_id|transfer_id|transaction_id|ref",
                 "--exclude-operation-id=cancel",  # it would end what the others work on
             )
         moved = await service.get(f"escrows/{escrow['escrow_id']}")

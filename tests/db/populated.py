@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
@@ -59,6 +60,18 @@ async def populate(engine: AsyncEngine) -> UUID:
                     connection, tenant=tenant, caller="", key=name, operation_id=claim.operation_id, response=answer
                 )
     return tenant
+
+
+async def publish(engine: AsyncEngine, *tenants: UUID) -> None:
+    """What the relay's side leaves: ``engine`` is the role that sees every tenant."""
+    async with transaction(engine) as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO publications (tenant_id, event_id, stream, sequence)"
+                " SELECT tenant_id, event_id, 'test', outbox_id FROM outbox WHERE tenant_id = ANY(:tenants)"
+            ),
+            {"tenants": list(tenants)},
+        )
 
 
 async def _reconciled(engine: AsyncEngine, tenant: UUID) -> None:

@@ -23,6 +23,8 @@ from domain.errors import Refusal
 from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
+from tests.histories.ledger import LEDGER
+from tests.histories.settlement import SETTLEMENT
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
 from workflows.client import ReconciliationClient
@@ -158,27 +160,6 @@ async def resumed(desk: Desk) -> list[Run]:
     return [lost, await _ended(desk.handle(escrow_id))]
 
 
-async def deposit(desk: Desk) -> list[Run]:
-    transfer_id = new_id()
-    await desk.deposit(BUYER, 5, transfer_id=transfer_id, reference="tx-1")
-    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
-
-
-async def refused_withdrawal(desk: Desk) -> list[Run]:
-    transfer_id = new_id()
-    with suppress(Refusal):
-        await desk.deposit(BUYER, 5, kind=TransferKind.WITHDRAWAL, transfer_id=transfer_id)
-    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
-
-
-async def reversal(desk: Desk) -> list[Run]:
-    booked = await desk.deposit(BUYER, 9)
-    transfer_id = new_id()
-    changes: dict[str, Any] = {"kind": TransferKind.REVERSAL, "reverses_id": booked.transaction_id, "account": None}
-    await desk.deposit(BUYER, 0, transfer_id=transfer_id, **changes)
-    return [desk.client.get_workflow_handle(transfer_workflow_id(transfer_id))]
-
-
 async def transfer(desk: Desk) -> list[Run]:
     await desk.deposit(BUYER, 9)
     transfer_id = new_id()
@@ -302,9 +283,7 @@ STORIES: dict[str, Story] = {
         open_escrow,
         continued_as_new,
         resumed,
-        deposit,
-        refused_withdrawal,
-        reversal,
+        *LEDGER,
         retention,
         transfer,
         chain,
@@ -316,6 +295,7 @@ STORIES: dict[str, Story] = {
         frozen_deadline,
         reconciliation,
         reconciliation_sweep,
+        *SETTLEMENT,
     )
 }
 

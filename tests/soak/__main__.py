@@ -9,9 +9,10 @@ import secrets
 import signal
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.soak.result import Size, lines, save_result
+from tests.soak.result import Size, document, lines, save_result
 from tests.soak.run import Soak
 from tools.local.process import StackError
 
@@ -28,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--savers", type=int, default=100, help="clients that deposit and withdraw, four times each")
     parser.add_argument("--commands", type=int, default=5_000)
     parser.add_argument("--folder", type=Path, help="where data, logs and journal go; kept (by default a new one)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the result there as a page, too")
     return parser.parse_args()
 
 
@@ -50,6 +52,8 @@ async def main(options: argparse.Namespace) -> int:
         say(f"the soak could not be finished: {type(error).__name__} {error}")
         return 1
     save_result(result, folder / "result.json")
+    if options.record is not None:
+        options.record.write_text(document(result, datetime.now(UTC).date()))
     for line in lines(result):
         say(line)
     if result.wrong:

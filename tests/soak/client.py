@@ -200,7 +200,7 @@ class Client:
     def _fault(self, got: httpx.Response, path: str) -> None:
         """An absence is told by 503; any other fault is a bug, whatever was broken just then."""
         if got.status_code >= 500 and got.status_code != 503:
-            self.tally.faults.append(f"{path}: {got.status_code} {got.text[:300]}")
+            self.tally.faults.append(f"{path}: {got.status_code}")
 
     def _write(self, request: Request, began: float, **outcome: Any) -> None:
         line = {

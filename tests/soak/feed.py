@@ -28,7 +28,7 @@ class Reader:
         self.faults: list[str] = []
         self._chance = chance
         self._http = httpx.AsyncClient(
-            base_url=f"{url}/api/v1/events", headers={"X-API-Key": api_key}, timeout=timeout_seconds, trust_env=False
+            base_url=f"{url}/api/v1", headers={"X-API-Key": api_key}, timeout=timeout_seconds, trust_env=False
         )
 
     async def run(self) -> None:
@@ -77,7 +77,7 @@ class CursorReader(Reader):
 
     async def read(self) -> bool:
         """One page."""
-        answer = await self._http.get("", params={"after": self.after, "limit": PAGE})
+        answer = await self._http.get("/events", params={"after": self.after, "limit": PAGE})
         if self._failed(answer):
             return False
         told = answer.json()
@@ -96,7 +96,7 @@ class StreamReader(Reader):
     async def read(self) -> bool:
         """One stream, until it ends. A block counts once it is whole."""
         headers = {"Last-Event-ID": str(self.after)}
-        async with self._http.stream("GET", "/stream", headers=headers) as answer:
+        async with self._http.stream("GET", "/events/stream", headers=headers) as answer:
             if self._failed(answer):
                 return False
             block: dict[str, str] = {}

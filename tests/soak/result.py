@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,48 @@ def save_result(result: Result, file: Path) -> None:
     """The result for a program."""
     content = {"commit": commit(), "python": sys.version.split()[0], **asdict(result)}
     file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def document(result: Result, today: date) -> str:
+    """The result as a page of the documents."""
+    size = result.size
+    rows = [
+        ("verdict", result.verdict),
+        ("date", f"{today:%Y-%m-%d}"),
+        ("commit", commit()),
+        ("machine", f"{os.cpu_count()} shared cores for everything, Python {sys.version.split()[0]}"),
+        ("seed", f"`{size.seed}`"),
+        ("under fire", f"{result.numbers.get('seconds under fire', 0)} s"),
+        ("connections broken", f"{sum(result.breaks.values())}: {_counts(result.breaks)}"),
+        ("tries that had to be repeated", f"{sum(result.retries.values())}: {_counts(result.retries)}"),
+        ("ended without being killed", _counts(result.endings) or "none"),
+        *((name, _counts(value) if isinstance(value, dict) else value) for name, value in result.numbers.items()),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows if name != "seconds under fire")
+    kills = "\n".join(_kills_row(role, result) for role in ROLES)
+    return f"{ABOUT}\n| | |\n|---|---|\n{table}\n\n{KILLS_HEAD}\n{kills}\n"
+
+
+ABOUT = """# A soak, recorded
+
+Made by `make soak ARGS="--record docs/soak.md"`. While clients work, each process is killed with SIGKILL and started
+again after a while, and the connections between them are cut, held up, slowed, or swallowed without a word. A client
+repeats each request under its key until it has a final answer; now and then it asks twice at once, or leaves before the
+answer. At the end every answer, escrow, command, balance, hold, event and workflow is compared with what the accepted
+requests alone make of them, and the ledger is verified offline. What each check asks for stands in
+`tests/soak/verdict.py`.
+"""
+KILLS_HEAD = """Time to recover: from the kill, downtime included, to the end of the first request that was sent after
+it and took effect behind Temporal. Kills overlap, so it may hold the recovery of another process as well.
+
+| killed | times | recovered in (median) | longest |
+|---|---|---|---|"""
+
+
+def _kills_row(role: str, result: Result) -> str:
+    seconds = result.recoveries.get(role, [])
+    told = (f"{statistics.median(seconds):.1f} s", f"{max(seconds):.1f} s") if seconds else ("–", "–")
+    return f"| {role} | {result.kills.get(role, 0)} | {told[0]} | {told[1]} |"
 
 
 def _counts(counts: Any) -> str:

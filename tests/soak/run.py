@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,21 +14,24 @@ from pathlib import Path
 
 import psycopg
 
+from kit.build import ROOT
 from kit.temporal import connect
 from tests.soak import commands, verdict
 from tests.soak.chaos import Chaos
 from tests.soak.client import Client, NoAnswer
-from tests.soak.feed import CursorReader, Reader
+from tests.soak.feed import CursorReader, Reader, StreamReader
 from tests.soak.fleet import Fleet
 from tests.soak.model import Escrow
 from tests.soak.result import SETTLE_SECONDS, Result, Size, recovery
 from tests.soak.savers import save
 from tests.soak.stories import STORIES, Play, Record
+from tools.__main__ import COMMANDS
 
 REPORT_SECONDS = 15.0
-VERDICT_SECONDS = 180.0
+VERDICT_SECONDS = 300.0
 LISTED_SECONDS = 60.0
 READ_SECONDS = 30.0
+VERIFY_SECONDS = 120.0
 
 
 class Soak:
@@ -62,7 +67,8 @@ class Soak:
             self._chance("client"),
             patience_seconds=size.patience_seconds,
         )
-        readers: list[Reader] = [CursorReader(fleet.api_url, fleet.api_key, self._chance("feed"))]
+        at = (fleet.api_url, fleet.api_key, self._chance("feed"))
+        readers: list[Reader] = [CursorReader(*at), StreamReader(*at)]
         chaos = Chaos(fleet, size.seed, size.kills, size.seconds, self.say)
         beside = [asyncio.create_task(reader.run()) for reader in readers]
         beside.append(asyncio.create_task(self._report(client, chaos)))
@@ -136,6 +142,7 @@ class Soak:
             self._wrong(verdict.races(record.races_won))
             self._wrong(await verdict.escrows(client, record.escrows))
             self._wrong(await verdict.trial_balance(client))
+            self._wrong(await asyncio.to_thread(_verified, fleet))
             self._wrong(await _stray(fleet.stack.temporal_address, record.escrows))
             with psycopg.connect(fleet.database_url) as connection:
                 rows = connection.execute(commands.LEDGER_COMMANDS).fetchall()
@@ -157,12 +164,12 @@ class Soak:
                     if not await reader.reach(row[0], READ_SECONDS):
                         self._wrong([f"{name} came only to {reader.after} of {row[0]}"])
                     self._wrong(verdict.feed(connection, name, reader.ids))
-                    self._wrong(reader.faults)
+                    self._wrong(f"{count} times {fault}" for fault, count in Counter(reader.faults).items())
                     self.result.numbers[f"{name}: events"] = len(reader.ids)
                     self.result.numbers[f"{name}: connections lost"] = reader.failures
         self._wrong(record.surprises)
         self._wrong(self.ledger.surprises)
-        self._wrong(client.tally.faults)
+        self._wrong(f"{count} times {fault}" for fault, count in Counter(client.tally.faults).items())
 
     def _wrong(self, found: Iterable[str]) -> None:
         self.result.wrong += found
@@ -219,6 +226,18 @@ def _waiting(database_url: str, clocked: list[str]) -> dict[str, int]:
         ).fetchone()
     assert row is not None
     return {"open commands": row[0], "events without a place": row[1], "milestones that the clock owes": row[2]}
+
+
+def _verified(fleet: Fleet) -> list[str]:
+    """What the ledger's own offline check says: every batch that was sealed is as it was."""
+    if "ledger" not in COMMANDS:
+        return []
+    command = [sys.executable, "-m", "tools", "ledger", "verify"]
+    environment = fleet.stack.child_environment()
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=VERIFY_SECONDS
+    )
+    return [] if done.returncode == 0 else [f"ledger verify: {done.returncode} {done.stdout}{done.stderr}"]
 
 
 async def _stray(address: str, escrows: list[Escrow]) -> list[str]:

@@ -109,9 +109,10 @@ class Play:
         if deadline is None:
             return await self._post("/escrows", body, allow=OK)
         late = OK | {"deadline_not_in_future"}
-        for _ in range(OPENINGS_MAX):
+        for n in range(OPENINGS_MAX):
             at = datetime.now(UTC) + timedelta(seconds=self.pace.deadline_seconds)
-            answer = await self._post("/escrows", body | {deadline: at.isoformat()}, allow=late)
+            anew = {deadline: at.isoformat(), "reference": f"{self.name}-{n}"}
+            answer = await self._post("/escrows", body | anew, allow=late)
             if answer.ok:
                 break
         return answer

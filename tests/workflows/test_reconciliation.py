@@ -72,7 +72,7 @@ async def fill(desk: Desk, count: int) -> None:
 
 
 async def test_a_worker_that_dies_leaves_its_place_to_the_next(
-    temporal: Client, worker: Worker, desk: Desk, engine: AsyncEngine
+    temporal: Client, worker: Worker, desk: Desk, engine: AsyncEngine, owner_engine: AsyncEngine
 ) -> None:
     """It dies in the middle of the ledger; what it added up is neither lost nor added again."""
     await fill(desk, 40_000)
@@ -86,16 +86,20 @@ async def test_a_worker_that_dies_leaves_its_place_to_the_next(
     request = ReconcileTenant(tenant_id=desk.tenant, run_id=new_id())
     await ReconciliationClient(temporal, queue).start(request, summary="a test")
 
-    async def adding() -> bool:
-        return bool(await desk.sql("SELECT 1 FROM reconciliation_bases WHERE through_sequence > 0"))
+    async with transaction(owner_engine) as connection:
+        # Between two of its pages, somebody else takes the book from it; then it goes.
+        book = text("SELECT 1 FROM reconciliation_bases WHERE tenant_id = :tenant AND through_sequence > 0 FOR UPDATE")
 
-    await eventually(adding)
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    [(added,)] = await desk.sql(
-        "SELECT count(*) FROM ledger_transactions"
-        " WHERE sequence <= (SELECT max(through_sequence) FROM reconciliation_bases)"
-    )
+        async def adding() -> bool:
+            return bool((await connection.execute(book, {"tenant": desk.tenant})).all())
+
+        await eventually(adding)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        [(added,)] = await desk.sql(
+            "SELECT count(*) FROM ledger_transactions"
+            " WHERE sequence <= (SELECT max(through_sequence) FROM reconciliation_bases)"
+        )
     assert 0 < added < 40_000, "it was meant to die in the middle"
     async with another():
         workflow_id = reconciliation_workflow_id(desk.tenant, request.run_id)

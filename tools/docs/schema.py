@@ -48,6 +48,7 @@ ABOUT = {
     "reconciliation_findings": "Differences between the books, from the run that saw them first to the last.",
     "reconciliation_holds": "A second book: the legs of each hold, added up.",
     "reconciliation_runs": "Comparisons of escrows, holds, transfers and balances with the ledger, and their figures.",
+    "settlement_commands": "What was asked for, which no role may update, and where it stands; a finish is final.",
     "seal_batches": "The hash of every ledger transaction, in order, under one Merkle root per batch. Append-only.",
     "seal_checkpoints": "The signed root over all batches, a minute apart; also written outside. Append-only.",
     "tenants": "Customers of the house.",

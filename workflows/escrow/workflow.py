@@ -259,10 +259,10 @@ class EscrowWorkflow:
                 if frozen is None:
                     workflow.logger.error("a deadline could not be acted on and is tried again: %s", failure)
                     self._doubtful = True
-        if frozen is None:
-            await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the deadline is tried again")
-        else:
+        if frozen is not None:
             await self._sit_out(escrow, frozen)
+            return
+        await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the deadline is tried again")
 
     async def _sit_out(self, escrow: Escrow, frozen: str) -> None:
         """Wait a while for the end of a freeze; longer each time, so that a long freeze is no long history."""

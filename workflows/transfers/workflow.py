@@ -189,10 +189,10 @@ class PendingTransferWorkflow:
                 if frozen is None:
                     workflow.logger.error("an expiry could not be acted on and is tried again: %s", failure)
                     self._doubtful = True
-        if frozen is None:
-            await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the expiry is tried again")
-        else:
+        if frozen is not None:
             await self._sit_out(frozen)
+            return
+        await workflow.sleep(_OVERDUE_PAUSE, summary="pause before the expiry is tried again")
 
     async def _sit_out(self, frozen: str) -> None:
         """Wait a while for the end of a freeze; longer each time, so that a long freeze is no long history."""
