@@ -15,6 +15,7 @@ import httpx
 
 TIMEOUT_SECONDS = 12.0
 PAUSE_SECONDS_MAX = 1.5
+RECENT = 50
 #: Shares of requests: sent twice at once; left by their sender before the answer, and sent again; repeated at the end.
 TWICE, ABANDONED, REPEATED_LATER = 0.08, 0.06, 0.25
 REPLAYED = "idempotency-replayed"
@@ -103,7 +104,7 @@ class Client:
             base_url=f"{url}/api/v1",
             headers={"X-API-Key": api_key},
             timeout=TIMEOUT_SECONDS,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=40),
+            limits=httpx.Limits(max_connections=500, max_keepalive_connections=40),
             trust_env=False,
         )
 
@@ -111,6 +112,11 @@ class Client:
         """End its connections."""
         await self._http.aclose()
         self._journal.close()
+
+    def has_recovered_since(self, at: float) -> bool:
+        """Whether a request that was sent after this instant took effect, or nobody waits for an answer."""
+        recent = self.tally.effects[-RECENT:]
+        return any(sent > at for sent, _ in recent) or all(request.answers for request in self.requests)
 
     async def post(
         self, key: str | None, path: str, body: Mapping[str, Any] | bytes, *, media_type: str = "application/json"

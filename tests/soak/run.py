@@ -17,7 +17,7 @@ import psycopg
 from kit.build import ROOT
 from kit.temporal import connect
 from tests.soak import commands, verdict
-from tests.soak.chaos import Chaos
+from tests.soak.chaos import PATIENCE_SECONDS, Chaos
 from tests.soak.client import Client, NoAnswer
 from tests.soak.feed import CursorReader, Reader, StreamReader
 from tests.soak.fleet import Fleet
@@ -31,6 +31,7 @@ REPORT_SECONDS = 15.0
 VERDICT_SECONDS = 300.0
 LISTED_SECONDS = 60.0
 READ_SECONDS = 30.0
+START_SECONDS = 180.0
 VERIFY_SECONDS = 120.0
 
 
@@ -53,7 +54,8 @@ class Soak:
     async def run(self) -> Result:
         """All of it, within its bounds."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        limit = 180 + self.size.seconds * 2 + 2 * SETTLE_SECONDS + VERDICT_SECONDS
+        fire = self.size.seconds * 2 + self.size.kills * PATIENCE_SECONDS
+        limit = START_SECONDS + fire + 2 * SETTLE_SECONDS + VERDICT_SECONDS
         async with asyncio.timeout(limit), Fleet(self._folder, self.say) as fleet:
             await self._under_fire(fleet)
         return self.result
@@ -69,7 +71,7 @@ class Soak:
         )
         at = (fleet.api_url, fleet.api_key, self._chance("feed"))
         readers: list[Reader] = [CursorReader(*at), StreamReader(*at)]
-        chaos = Chaos(fleet, size.seed, size.kills, size.seconds, self.say)
+        chaos = Chaos(fleet, size.seed, size.kills, size.seconds, self.say, client.has_recovered_since)
         beside = [asyncio.create_task(reader.run()) for reader in readers]
         beside.append(asyncio.create_task(self._report(client, chaos)))
         try:
