@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import subprocess
 import sys
 import time
@@ -143,7 +144,12 @@ class Soak:
             self._wrong(verdict.races(record.races_won))
             self._wrong(await verdict.escrows(client, record.escrows))
             self._wrong(await verdict.trial_balance(client))
-            self._wrong(await asyncio.to_thread(_verified, fleet))
+            status, said = await asyncio.to_thread(_verify, fleet)
+            sealed = re.search(r"entries +([1-9][0-9,]* in [0-9,]+ batches)", said)
+            if status != 0 or sealed is None:
+                self._wrong([f"ledger verify: {status} {said}"])
+            else:
+                self.result.numbers["sealed and verified offline"] = sealed[1]
             self._wrong(await _stray(fleet.stack.temporal_address, record.escrows))
             with psycopg.connect(fleet.database_url) as connection:
                 rows = connection.execute(commands.LEDGER_COMMANDS).fetchall()
@@ -229,14 +235,14 @@ def _waiting(database_url: str, clocked: list[str]) -> dict[str, int]:
     return {"open commands": row[0], "events without a place": row[1], "milestones that the clock owes": row[2]}
 
 
-def _verified(fleet: Fleet) -> list[str]:
-    """What the ledger's own offline check says: every batch that was sealed is as it was."""
+def _verify(fleet: Fleet) -> tuple[int, str]:
+    """What the ledger's own offline check says: its exit status and its words."""
     command = [sys.executable, "-m", "tools", "ledger", "verify"]
     environment = fleet.stack.child_environment()
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=VERIFY_SECONDS
     )
-    return [] if done.returncode == 0 else [f"ledger verify: {done.returncode} {done.stdout}{done.stderr}"]
+    return done.returncode, done.stdout + done.stderr
 
 
 async def _stray(address: str, escrows: list[Escrow]) -> list[str]:
