@@ -59,13 +59,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         engine = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
         temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
         keys = Keys(engine)
-        streams = Streams(
-            engine,
-            settings.database_url,
-            stream_metrics,
-            most=settings.api_streams_max,
-            most_per_tenant=settings.api_streams_per_tenant_max,
-        )
+        streams = Streams(engine, settings, stream_metrics)
         app.state.services = Services(
             engine=engine,
             temporal=temporal,

@@ -26,6 +26,7 @@ from db.engine import tenant_transaction, transaction
 from db.listening import listen
 from db.outbox import FEED_CHANNEL, FeedEvent
 from domain.errors import Refusal, Unavailable
+from kit.settings import ApiSettings
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 1.0
@@ -98,20 +99,12 @@ class Stream:
 class Streams:
     """The streams of this process. ``run`` wakes them until it is cancelled; ``close`` ends them."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        dsn: str,
-        metrics: StreamMetrics,
-        *,
-        most: int,
-        most_per_tenant: int,
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, settings: ApiSettings, metrics: StreamMetrics) -> None:
         self._engine = engine
-        self._dsn = dsn
+        self._dsn = settings.database_url
         self.metrics = metrics
-        self._most = most
-        self._most_per_tenant = most_per_tenant
+        self._most = settings.api_streams_max
+        self._most_per_tenant = settings.api_streams_per_tenant_max
         self._open: set[Stream] = set()
         self._per_tenant: Count[UUID] = Count()
         self._seen: int | None = None

@@ -14,6 +14,7 @@ from time import monotonic
 import uvloop
 from rich.console import Console
 
+from kit.clock import now
 from tests.bench import commands, lifecycles, postings, preload, requests
 from tests.bench.meter import OTHERS_CORES_MAX
 from tests.bench.preload import Scale
@@ -21,14 +22,15 @@ from tests.bench.report import Report, Row, machine, write
 from tests.bench.stack import CORES, Bench, running
 from tests.e2e.stack import ROOT
 
-SECTIONS: Mapping[str, Callable[[Bench, int], Awaitable[list[Row]]]] = {
+Measure = Callable[[Bench, int], Awaitable[list[Row]]]
+SECTIONS: Mapping[str, Measure] = {
     "lifecycles": lifecycles.measure,
     "api": requests.measure,
     "postings": postings.measure,
     "commands": commands.measure,
 }
-ROUNDS = 3
-GROWN_ROUNDS = 2
+ROUNDS: Mapping[str, int] = {"lifecycles": 3, "api": 2, "postings": 2, "commands": 2}
+GROWN_ROUNDS = 1
 GROWN_FACTOR = 10
 PAGE, DATA = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.json"
 
@@ -38,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
     parser.add_argument("--only", action="append", choices=list(SECTIONS), help="one section; may be repeated")
     parser.add_argument("--quick", action="store_true", help="a look that proves nothing: short, one round, not kept")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"{ROUNDS} without it")
+    parser.add_argument("--rounds", type=int, metavar="N", help="of every section; without it 2, of lifecycles 3")
     parser.add_argument("--no-growth", action="store_true", help="leave out ten times the data")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write the results there, not to docs/")
     return parser.parse_args()
@@ -47,14 +49,15 @@ def arguments() -> argparse.Namespace:
 async def run(options: argparse.Namespace, console: Console) -> Report:
     """Measure every wanted section at one time the data, then at ten times."""
     wanted = options.only or list(SECTIONS)
-    rounds = 1 if options.quick else options.rounds
+    rounds = {name: 1 if options.quick else options.rounds or ROUNDS[name] for name in wanted}
     began = monotonic()
 
     def say(text: str) -> None:
         console.print(f"[dim]{monotonic() - began:6.0f} s[/]  {text}")
 
     say(f"load of the machine before: {' '.join(f'{one:.2f}' for one in os.getloadavg())}")
-    report = Report(machine(CORES) | {"commit": _commit(), "rounds": rounds, "date": _today()})
+    told = ", ".join(f"{name} {count}" for name, count in rounds.items())
+    report = Report(machine(CORES) | {"commit": _commit(), "rounds": told, "date": _today()})
     async with running(quick=options.quick) as bench:
         say("the stack is up")
         gc.collect()
@@ -67,7 +70,7 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
             say(f"data at {factor}×: {report.data[f'{factor}×']}")
             rows: list[Row] = []
             for name in wanted:
-                rows += await SECTIONS[name](bench, rounds if factor == 1 else min(rounds, GROWN_ROUNDS))
+                rows += await SECTIONS[name](bench, rounds[name] if factor == 1 else GROWN_ROUNDS)
                 say(f"measured: {name}")
             report.memory[f"after {factor}×"] = bench.meter.memory_mib()
             if factor == 1:
@@ -75,6 +78,7 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
             else:
                 report.grow(rows)
         report.others_cores = bench.meter.others
+        report.warnings += bench.warnings
     _warn(report)
     return report
 
@@ -99,8 +103,6 @@ def _commit() -> str:
 
 
 def _today() -> str:
-    from kit.clock import now
-
     return f"{now():%Y-%m-%d %H:%M} UTC"
 
 

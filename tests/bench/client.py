@@ -46,6 +46,9 @@ class Http:
         return await self._send(head.encode() + content)
 
     async def _send(self, request: bytes) -> bytes:
+        # The server closes connections that nobody used for a while.
+        while self._idle and not self._idle[-1].open:
+            self._idle.pop()
         connection = self._idle.pop() if self._idle else await self._connect()
         async with asyncio.timeout(ANSWER_LIMIT_SECONDS):
             status, body = await connection.exchange(request)

@@ -29,7 +29,7 @@ from db.step import Left, leave
 from domain.ledger import Posting, transfer
 from kit.clock import now
 from tests.bench.load import Done, Throughput, closed_loop
-from tests.bench.preload import ASSET, HOT, WIDE
+from tests.bench.preload import ASSET, HOT, WIDE, unsealed
 from tests.bench.report import Row, throughput_row
 from tests.bench.stack import Bench
 from tools.local.postgres import binaries
@@ -44,11 +44,6 @@ ACCOUNTS = {"hot": HOT, "wide": WIDE}
 PGBENCH_CLIENTS_MAX = 128
 PGBENCH_DATABASE = "pgbench"
 PGBENCH_SCALE = 20
-
-_UNSEALED = """
-SELECT (SELECT coalesce(max(sequence), 0) FROM ledger_transactions)
-     - (SELECT coalesce(max(last_key), 0) FROM seal_batches WHERE stream = 'ledger')
-"""
 
 
 async def measure(bench: Bench, rounds: int) -> list[Row]:
@@ -89,7 +84,7 @@ async def measure(bench: Bench, rounds: int) -> list[Row]:
 
 
 async def _loop(bench: Bench, work: Callable[[int, Done], Any], callers: int) -> Throughput:
-    return await closed_loop(bench.meter, work, callers=callers, warm_up_seconds=1.0, seconds=bench.window(4.0))
+    return await closed_loop(bench.meter, work, callers=callers, warm_up_seconds=1.0, seconds=bench.window(3.0))
 
 
 def _single(bench: Bench, group: PostingGroup, accounts: str, chance: random.Random) -> Callable[[int, Done], Any]:
@@ -141,7 +136,7 @@ def _prepare_pgbench(bench: Bench) -> None:
 def _pgbench(bench: Bench, callers: int) -> float:
     """Transactions per second of pgbench's simple update: one row of 2,000,000 updated, one row written."""
     clients = min(callers, PGBENCH_CLIENTS_MAX)
-    seconds = max(1, round(bench.window(4.0)))
+    seconds = max(1, round(bench.window(3.0)))
     said = _run_pgbench(bench, ["-N", "-n", "-c", str(clients), "-j", "2", "-T", str(seconds)])
     found = re.search(r"^tps = ([\d.]+)", said, re.MULTILINE)
     assert found is not None, said
@@ -161,9 +156,5 @@ def _run_pgbench(bench: Bench, arguments: Sequence[str]) -> str:
 def _behind(bench: Bench) -> list[Row]:
     """How many transactions wait for their seal as the last phase ends."""
     with psycopg.connect(bench.database_url, autocommit=True) as connection:
-        found = connection.execute("SELECT to_regclass('seal_batches')").fetchone()
-        if found == (None,):
-            return []
-        row = connection.execute(_UNSEALED).fetchone()
-    waiting = 0 if row is None else int(row[0])
+        waiting = unsealed(connection)
     return [Row(SECTION, "transactions not yet sealed at the end", "transactions", waiting, lower=True)]

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import psycopg
 
+from tools.local.process import wait_until
+
 BUYERS = 100
 WIDE = 10_000
 HOT = 10
@@ -16,6 +18,7 @@ ASSET = "USDC"
 PLENTY_MINOR = 10**15
 #: One statement; the accounts that it moves are written once per statement.
 CHUNK = 50_000
+CATCH_UP_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,11 @@ WITH wanted AS MATERIALIZED (
 SELECT escrow_id FROM made
 """
 
+_UNSEALED = """
+SELECT (SELECT coalesce(max(sequence), 0) FROM ledger_transactions)
+     - (SELECT coalesce(max(last_key), 0) FROM seal_batches WHERE stream = 'ledger')
+"""
+
 
 def accounts(url: str, tenant: UUID) -> None:
     """The parties' accounts, and money in each; there already is fine."""
@@ -131,6 +139,23 @@ def settle(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")
+
+
+def caught_up(url: str) -> bool:
+    """Wait until the relay has numbered and the sealer sealed what was loaded; False when the limit passed first."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return wait_until(lambda: _behind(connection) == 0, limit_seconds=CATCH_UP_SECONDS, pause_seconds=0.5)
+
+
+def _behind(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute("SELECT count(*) FROM outbox WHERE position IS NULL").fetchone()
+    return (0 if row is None else int(row[0])) + unsealed(connection)
+
+
+def unsealed(connection: psycopg.Connection[Any]) -> int:
+    """Transactions behind the last seal."""
+    row = connection.execute(_UNSEALED).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def counts(url: str) -> dict[str, int]:

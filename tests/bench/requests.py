@@ -22,7 +22,7 @@ COMMANDS_PER_SECOND = 30
 PERCENTILES = (50, 95, 99)
 #: A command on an escrow is planned this many escrows after the one before it, about a second later.
 GROUP_LAG = 8
-WARM_UP_SECONDS = 5.0
+WARM_UP_SECONDS = 4.0
 
 #: Kinds of arrivals.
 READ, COMMAND, FLOOR, BARE = "reads", "commands", "GET /healthz", "bare updates"
@@ -57,7 +57,7 @@ async def measure(bench: Bench, rounds: int) -> list[Row]:
     async with bare_worker(bench):
         for number in range(rounds):
             for index, phase in enumerate(phases):
-                seconds = bench.window(12.0)
+                seconds = bench.window(10.0)
                 planned = [one for plan in phase.plans for one in plan(WARM_UP_SECONDS + seconds, number * 100 + index)]
                 measured = await open_loop(bench.meter, planned, warm_up_seconds=WARM_UP_SECONDS, seconds=seconds)
                 for kind, latencies in measured.items():

@@ -48,6 +48,7 @@ class Bench:
     quick: bool
     loaded: list[UUID] = field(default_factory=list)
     scale: Scale = field(default_factory=lambda: Scale(0))
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def escrow_client(self) -> EscrowClient:
@@ -69,6 +70,8 @@ class Bench:
         gate = asyncio.Semaphore(_STARTS_AT_ONCE)
         await asyncio.gather(*(self._resume(escrow_id, gate) for escrow_id in fresh[:more_workflows]))
         await asyncio.to_thread(preload.settle, self.database_url)
+        if not await asyncio.to_thread(preload.caught_up, self.database_url):
+            self.warnings.append(f"relay or sealer were still behind the data of {scale.factor}× when it was measured")
         self.loaded += fresh
         self.scale = scale
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -106,3 +107,32 @@ def functions(database_url: str) -> set[str]:
 def _names(database_url: str, query: str) -> set[str]:
     with psycopg.connect(database_url) as connection:
         return {row[0] for row in connection.execute(query)}
+
+
+def random_query(chance: random.Random, tables: list[str], theirs: UUID) -> str:
+    """A query that forgot every filter, or tries to get around it; its first column is made of tenant ids."""
+    one, two, three = (chance.choice(tables) for _ in range(3))
+    join = chance.choice(["CROSS JOIN", "LEFT JOIN", "FULL JOIN", "JOIN"])
+    on = "" if join == "CROSS JOIN" else "ON " + chance.choice(["true", "a.tenant_id = b.tenant_id"])
+    on = "ON a.tenant_id = b.tenant_id" if join == "FULL JOIN" else on
+    pair = f"SELECT unnest(ARRAY[a.tenant_id, b.tenant_id]) FROM {one} a {join} {two} b {on}"
+    return chance.choice(
+        [
+            f"SELECT tenant_id FROM {one}",
+            f"SELECT tenant_id FROM {one} WHERE tenant_id = '{theirs}'",
+            f"SELECT tenant_id FROM {one} WHERE tenant_id = '{theirs}' OR true",
+            f"SELECT tenant_id FROM {one} WHERE tenant_id <> current_tenant() OR random() >= 0",
+            f"SELECT unnest(array_agg(DISTINCT tenant_id)) FROM {one}",
+            f"SELECT (to_jsonb(a) ->> 'tenant_id')::uuid FROM {one} a",
+            f"SELECT DISTINCT first_value(tenant_id) OVER (ORDER BY random()) FROM {one}",
+            f"(SELECT tenant_id FROM {one}) UNION (SELECT tenant_id FROM {two}) UNION SELECT tenant_id FROM {three}",
+            f"(SELECT tenant_id FROM {one}) EXCEPT (SELECT tenant_id FROM {two} WHERE false)",
+            f"WITH x AS MATERIALIZED (SELECT * FROM {one}) SELECT tenant_id FROM x, LATERAL (SELECT 1 FROM {two}) AS y",
+            f"SELECT (SELECT b.tenant_id FROM {two} b ORDER BY random() LIMIT 1) FROM {one}",
+            f"SELECT tenant_id FROM {one} WHERE EXISTS (SELECT FROM {two} b WHERE b.tenant_id = '{theirs}')",
+            f"SELECT tenant_id FROM {one} TABLESAMPLE BERNOULLI (100)",
+            f"SELECT a.tenant_id FROM {one} a JOIN {two} b USING (tenant_id) JOIN {three} c USING (tenant_id)",
+            pair,
+            pair,
+        ]
+    )

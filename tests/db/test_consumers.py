@@ -73,7 +73,7 @@ async def test_it_is_woken_when_the_feed_grows(feeds: Feeds) -> None:
     async with running(beside):
         await feeds.tell("escrow:1", 1)
         await took(inbox, 1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await feeds.tell("escrow:1", 2)
             await took(inbox, 2)
     async with running(Relay(feeds.engine, feeds.url, poll_seconds=FOR_EVER)):

@@ -38,8 +38,8 @@ class Size:
 
     @property
     def patience_seconds(self) -> float:
-        """How long a client asks for one answer: the load, and the time in which everything comes back."""
-        return self.seconds + SETTLE_SECONDS
+        """How long a client asks for one answer: the load, however long it is held up, and the time to come back."""
+        return 2 * self.seconds + SETTLE_SECONDS
 
 
 @dataclass(slots=True)

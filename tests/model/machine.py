@@ -1,0 +1,216 @@
+"""The state machine: what people and the clock do, step by step, and the comparison after each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from types import TracebackType
+from typing import Any, TypeVar
+from uuid import UUID
+
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from db.engine import Role, create_engine, tenant_transaction, transaction
+from db.identity import create_tenant
+from db.ids import new_id
+from tests.model import database
+from tests.model.asks import Ask, Command, Opening, Worker, really, supposedly
+from tests.model.books import World
+from tests.model.orders import ANY_TERMS, DEALS, MONEY, ORDERS, SOUND_TERMS, Draft, Errand, Money, Plan, Terms
+
+T = TypeVar("T")
+START = datetime(2026, 3, 1, 9, 0, 0, 123456, tzinfo=UTC)
+DEALS_MAX = 6
+WORKERS = 2
+#: By how much a buyer's deposit misses what is needed.
+SHORT = st.sampled_from([0, 0, 0, 1])
+
+
+class Bridge:
+    """An event loop and connections that outlive the machines, whose rules are no coroutines."""
+
+    def __init__(self, database_url: str) -> None:
+        # A loop of our own: the run's default one belongs to the other tests.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self.engine = create_engine(database_url, Role.APP, pool_size=12)
+        self.met: Counter[str] = Counter()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def __enter__(self) -> Bridge:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.run(self.engine.dispose())
+        self._runner.close()
+
+    def report(self) -> str:
+        """What was met how often, most often first."""
+        return f"{sum(self.met.values())} asks; " + ", ".join(f"{what} {n}" for what, n in self.met.most_common())
+
+
+class Machine(RuleBasedStateMachine):
+    """One tenant, from its beginning."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self.now = START
+        self.world = World()
+        self.tenant: UUID = new_id()
+        self.asked: list[Ask] = []
+        bridge.run(self._begin())
+
+    async def _begin(self) -> None:
+        async with transaction(self.bridge.engine) as connection:
+            await create_tenant(connection, new_tenant=self.tenant, name=f"model-{self.tenant}")
+        self.workers = [Worker(self.bridge.engine, self.tenant) for _ in range(WORKERS)]
+
+    def teardown(self) -> None:
+        self.bridge.run(self._end())
+
+    async def _end(self) -> None:
+        for worker in self.workers:
+            await worker.doorbell.close()
+
+    # --- asking both
+
+    def ask(self, ask: Ask, *, twice: bool = False) -> None:
+        """One ask, or the same by two workers at once; both give the model's answer, and it happens once."""
+        expected = supposedly(ask, self.world)
+        note(f"{self.now:%d %H:%M:%S.%f} {ask} -> {expected}")
+        answers = self.bridge.run(self._really([ask] * (2 if twice else 1)))
+        assert answers == [expected] * len(answers)
+        different = database.differences(self.world.describe(), self.bridge.run(self._read()))
+        assert not different, "\n".join(different)
+        self._met(ask, expected)
+
+    def race(self, asks: Sequence[Ask]) -> None:
+        """Different asks at once: answers and state are those of one order or another."""
+        answers = self.bridge.run(self._really(asks))
+        found = self.bridge.run(self._read())
+        note(f"{self.now:%d %H:%M:%S.%f} at once: {[*zip(asks, answers, strict=True)]}")
+        worlds, complaints = [], []
+        for order in permutations(range(len(asks))):
+            world, said = deepcopy(self.world), dict[int, str]()
+            for index in order:
+                said[index] = supposedly(asks[index], world)
+            if [said[index] for index in range(len(asks))] != answers:
+                complaints.append(f"{order}: {said}")
+            elif different := database.differences(world.describe(), found):
+                complaints.append(f"{order}: {different}")
+            else:
+                worlds.append(world)
+        assert worlds, f"no order explains {answers}: {complaints}"
+        self.world = worlds[0]
+        for ask, answer in zip(asks, answers, strict=True):
+            self._met(ask, answer)
+
+    async def _really(self, asks: Sequence[Ask]) -> list[str]:
+        workers = (self.workers[index % WORKERS] for index in range(len(asks)))
+        return await asyncio.gather(*(really(ask, worker) for ask, worker in zip(asks, workers, strict=False)))
+
+    async def _read(self) -> dict[str, dict[Any, Any]]:
+        async with tenant_transaction(self.bridge.engine, self.tenant) as connection:
+            assert await database.wrong(connection) == []
+            return await database.read(connection)
+
+    def _met(self, ask: Ask, answer: str) -> None:
+        self.asked.append(ask)
+        self.bridge.met[f"{ask.kind}: {answer if '_' in answer and ' ' not in answer else 'done'}"] += 1
+
+    # --- what happens
+
+    def _draft(self) -> Draft:
+        return Draft(self.world, self.now, str(new_id()))
+
+    @initialize(first=SOUND_TERMS, second=SOUND_TERMS)
+    def begin(self, first: Terms, second: Terms) -> None:
+        for agreed in (first, second):
+            self.ask(Opening(str(new_id()), agreed(self.now), self.now))
+
+    @precondition(lambda self: len(self.world.deals) < DEALS_MAX)
+    @rule(agreed=SOUND_TERMS)
+    def open(self, agreed: Terms) -> None:
+        self.ask(Opening(str(new_id()), agreed(self.now), self.now), twice=True)
+
+    @precondition(lambda self: len(self.world.deals) < DEALS_MAX)
+    @rule(agreed=ANY_TERMS)
+    def open_perhaps(self, agreed: Terms) -> None:
+        self.ask(Opening(str(new_id()), agreed(self.now), self.now))
+
+    @rule(money=MONEY, twice=st.booleans())
+    def move_money(self, money: Money, twice: bool) -> None:
+        if (ask := self._draft().of(money)) is not None:
+            self.ask(ask, twice=twice)
+
+    @rule(deal=DEALS, choice=st.integers(0, 11), named=st.booleans(), twice=st.booleans(), short=SHORT)
+    def go_on(self, deal: int, choice: int, named: bool, twice: bool, short: int) -> None:
+        """Somebody who may does something that can be done; the money for it comes first, or a unit less."""
+        ask = self._draft().next(deal, choice, named=named)
+        if isinstance(ask, Command) and ask.order.kind == "fund":
+            deposit = self._draft().provision(deal, short)
+            if deposit is not None:
+                self.ask(deposit)
+        if ask is not None:
+            self.ask(ask, twice=twice)
+
+    @rule(deal=DEALS, choices=st.lists(st.integers(0, 11), min_size=2, max_size=6))
+    def go_on_and_on(self, deal: int, choices: list[int]) -> None:
+        """A deal takes several steps in a row."""
+        for choice in choices:
+            self.go_on(deal, choice, named=False, twice=False, short=0)
+
+    @rule(order=ORDERS)
+    def order(self, order: Plan) -> None:
+        """Anybody asks for anything."""
+        if (ask := self._draft().of(order)) is not None:
+            self.ask(ask)
+
+    @rule(plans=st.lists(st.one_of(ORDERS, MONEY, DEALS), min_size=2, max_size=3))
+    def together(self, plans: list[Plan | int]) -> None:
+        """Several at once; a number stands for the next thing to do on that deal."""
+        asks = []
+        for plan in plans:
+            draft = self._draft()
+            asks.append(draft.next(plan, plan, named=False) if isinstance(plan, int) else draft.of(plan))
+        if present := [ask for ask in asks if ask is not None]:
+            self.race(present)
+
+    @rule(passed=st.sampled_from([timedelta(microseconds=1), timedelta(minutes=30), timedelta(days=1)]))
+    def time_passes(self, passed: timedelta) -> None:
+        self.now += passed
+
+    @rule(deal=DEALS, off=st.sampled_from([-1, 0, 0, 1]), choice=st.integers(0, 4), then_fires=st.booleans())
+    def deadline_comes(self, deal: int, off: int, choice: int, then_fires: bool) -> None:
+        """The clock comes to a deadline, or a microsecond off it; somebody tries to beat the timer, which may fire."""
+        if (due := self._draft().due(deal)) is not None:
+            self.now = max(self.now, due + timedelta(microseconds=off))
+        if (ask := self._draft().last_moment(deal, choice)) is not None:
+            self.ask(ask)
+        if then_fires:
+            self.order(Errand(deal, "pass_deadline", None, None, "all"))
+
+    @precondition(lambda self: self.asked)
+    @rule(which=st.integers(0, 40), later=st.booleans())
+    def again(self, which: int, later: bool) -> None:
+        """An earlier ask comes again, perhaps with a later clock: what it did once it does not do again."""
+        ask = self.asked[-1 - which % len(self.asked)]
+        self.ask(replace(ask, at=self.now) if later else ask)  # type: ignore[type-var]
+
+    @precondition(lambda self: any(isinstance(ask, Command) for ask in self.asked))
+    @rule(which=st.integers(0, 40), order=ORDERS)
+    def other_words_under_an_earlier_step(self, which: int, order: Plan) -> None:
+        """A step that was done is done, whatever comes under its name."""
+        commands = [ask for ask in self.asked if isinstance(ask, Command)]
+        earlier, ask = commands[-1 - which % len(commands)], self._draft().of(order)
+        if isinstance(ask, Command):
+            self.ask(replace(ask, key=earlier.key, step=earlier.step))

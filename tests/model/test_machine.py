@@ -1,0 +1,65 @@
+"""Random commands of random roles, money and time passing, against the real steps on the real database and a model.
+
+After every step both must say the same about everything, and the books must add up by themselves. A run is the same
+every time; ``HOLDFAST_MODEL_EXAMPLES=500`` makes a longer one with a fresh seed, which it prints.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.machine import Bridge, Machine
+
+EXAMPLES = int(os.environ.get("HOLDFAST_MODEL_EXAMPLES", "0"))
+SHORT = 100
+STEPS = 40
+
+#: What a run must have met, or it shows less than it says: every order carried out, and the refusals that keep money
+#: where it is.
+MET = {
+    *(f"{kind}: done" for kind in ("open", "deposit", "withdrawal", "reversal", "fund", "approve", "release")),
+    *(f"{kind}: done" for kind in ("refund", "dispute", "resolve", "cancel", "pass_deadline")),
+    "deposit: balance_too_large",
+    "withdrawal: insufficient_funds",
+    "reversal: insufficient_funds",
+    "fund: insufficient_funds",
+    "fund: milestone_already_funded",
+    "release: role_not_allowed",
+    "release: milestone_not_approved",
+    "release: amount_exceeds_remaining",
+    "release: inspection_running",
+    "refund: amount_exceeds_remaining",
+    "refund: milestone_not_funded",
+    "cancel: escrow_holds_money",
+    "pass_deadline: nothing_due",
+}
+
+
+@pytest.mark.timeout(600 + 5 * EXAMPLES)
+def test_everything_agrees_with_the_model_after_every_step(database_url: str) -> None:
+    chosen = random.SystemRandom().getrandbits(32) if EXAMPLES else 0
+    print(f"model: {EXAMPLES or SHORT} examples, seed {chosen}")  # noqa: T201 - to be repeated by
+    with Bridge(database_url) as bridge:
+
+        @seed(chosen)
+        def machine() -> Machine:
+            return Machine(bridge)
+
+        run_state_machine_as_test(
+            machine,  # type: ignore[arg-type] # a factory will do
+            settings=settings(
+                max_examples=EXAMPLES or SHORT,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                print_blob=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        print(bridge.report())  # noqa: T201 - what the run was worth
+        assert bridge.met.keys() >= MET
