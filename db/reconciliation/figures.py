@@ -119,41 +119,53 @@ _ESCROWS = text(
                 SELECT subject FROM reconciliation_findings f
                 WHERE f.tenant_id = :tenant AND f.resolved_at IS NULL AND f.area = 'escrows')
         ORDER BY e.escrow_id LIMIT :limit
-    ), parts AS (
+    ), parts AS MATERIALIZED (
         SELECT p.escrow_id, jsonb_agg(jsonb_build_object('position', m.position, 'status', m.status,
                    'amount', m.amount_minor, 'released', m.released_minor, 'refunded', m.refunded_minor,
                    'funded', m.funded_at IS NOT NULL, 'placed', h.placed_minor, 'remaining', h.remaining_minor,
                    'due_at', CASE m.status WHEN 'pending' THEN coalesce(p.funding_deadline, p.expires_at)
                        WHEN 'funded' THEN p.expires_at WHEN 'approved' THEN m.auto_release_at END
                ) ORDER BY m.position) AS milestones
-        FROM page p JOIN escrow_milestones m ON m.tenant_id = :tenant AND m.escrow_id = p.escrow_id
-        LEFT JOIN holds h ON h.tenant_id = :tenant AND h.hold_id = m.milestone_id
+        FROM page p CROSS JOIN LATERAL (
+            SELECT * FROM escrow_milestones WHERE tenant_id = :tenant AND escrow_id = p.escrow_id OFFSET 0
+        ) AS m LEFT JOIN LATERAL (
+            SELECT placed_minor, remaining_minor FROM holds
+            WHERE tenant_id = :tenant AND hold_id = m.milestone_id OFFSET 0
+        ) AS h ON true
         GROUP BY p.escrow_id
     ), postings AS MATERIALIZED (
-        SELECT p.escrow_id, t.transaction_id FROM page p
-        JOIN ledger_transactions t ON t.tenant_id = :tenant AND t.escrow_id = p.escrow_id
+        SELECT p.escrow_id, t.transaction_id FROM page p CROSS JOIN LATERAL (
+            SELECT transaction_id FROM ledger_transactions
+            WHERE tenant_id = :tenant AND escrow_id = p.escrow_id OFFSET 0
+        ) AS t
     ), moves AS (
         SELECT t.escrow_id, a.ref, l.asset, l.pot, sum(l.amount_minor) AS amount
-        FROM postings t JOIN ledger_legs l ON l.tenant_id = :tenant AND l.transaction_id = t.transaction_id
-        JOIN accounts a ON a.tenant_id = :tenant AND a.account_id = l.account_id
+        FROM postings t CROSS JOIN LATERAL (
+            SELECT account_id, asset, pot, amount_minor FROM ledger_legs
+            WHERE tenant_id = :tenant AND transaction_id = t.transaction_id OFFSET 0
+        ) AS l CROSS JOIN LATERAL (
+            SELECT ref FROM accounts WHERE tenant_id = :tenant AND account_id = l.account_id OFFSET 0
+        ) AS a
         GROUP BY t.escrow_id, a.ref, l.asset, l.pot
-    ), moved AS (
+    ), moved AS MATERIALIZED (
         SELECT escrow_id, jsonb_agg(jsonb_build_array(ref, asset, pot, amount)) AS moved FROM moves GROUP BY escrow_id
     ), traces AS (
         SELECT escrow_id, transaction_id, 'posting' AS what FROM postings
         UNION ALL
         SELECT p.escrow_id, CAST(named.value AS uuid), 'event'
-        FROM page p JOIN outbox o ON o.tenant_id = :tenant AND o.subject = 'escrow:' || p.escrow_id
-             AND starts_with(o.subject, 'escrow:')
-        CROSS JOIN LATERAL jsonb_each_text(o.data -> 'transactions') AS named
+        FROM page p CROSS JOIN LATERAL (
+            SELECT data FROM outbox WHERE tenant_id = :tenant AND subject = 'escrow:' || p.escrow_id
+              AND starts_with(subject, 'escrow:') OFFSET 0
+        ) AS o CROSS JOIN LATERAL jsonb_each_text(o.data -> 'transactions') AS named
         UNION ALL
         SELECT p.escrow_id, CAST(named.value AS uuid), 'audit record'
-        FROM page p JOIN audit_log o ON o.tenant_id = :tenant AND o.subject = 'escrow:' || p.escrow_id
-        CROSS JOIN LATERAL jsonb_each_text(o.details -> 'transactions') AS named
+        FROM page p CROSS JOIN LATERAL (
+            SELECT details FROM audit_log WHERE tenant_id = :tenant AND subject = 'escrow:' || p.escrow_id OFFSET 0
+        ) AS o CROSS JOIN LATERAL jsonb_each_text(o.details -> 'transactions') AS named
     ), told AS (
         SELECT escrow_id, transaction_id, array_agg(what) AS whats FROM traces
         GROUP BY escrow_id, transaction_id HAVING bool_or(what = 'posting')
-    ), untold AS (
+    ), untold AS MATERIALIZED (
         SELECT t.escrow_id, jsonb_agg(jsonb_build_array(t.transaction_id, needed.what)) AS untold
         FROM told t CROSS JOIN unnest(ARRAY['event', 'audit record']) AS needed (what)
         WHERE needed.what <> ALL (t.whats) GROUP BY t.escrow_id
