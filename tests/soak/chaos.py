@@ -45,7 +45,13 @@ class Chaos:
     say: Callable[[str], None]
     has_recovered_since: Callable[[float], bool]
     kills: list[Kill] = field(default_factory=list)
+    over: bool = False
     breaks: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def progress(self) -> float:
+        """The share of the kills that are done; all once it is over."""
+        return 1.0 if self.over or not self.kills_wanted else len(self.kills) / self.kills_wanted
 
     async def run(self) -> None:
         """Do all of it; at the end every wire is whole and every process is on its way back."""
@@ -54,6 +60,7 @@ class Chaos:
                 group.create_task(self._kill_all())
                 group.create_task(self._break_all())
         finally:
+            self.over = True
             self.fleet.mend_all()
 
     async def _kill_all(self) -> None:

@@ -76,7 +76,7 @@ class Soak:
         beside.append(asyncio.create_task(self._report(client, chaos)))
         try:
             began = time.monotonic()
-            await self._all_of(chaos.run(), self._load(client))
+            await self._all_of(chaos.run(), self._load(client, chaos))
             self.result.numbers["seconds under fire"] = round(time.monotonic() - began, 1)
             self.say("everything was answered; waiting for the clock and the feed")
             await self._settle(fleet)
@@ -91,12 +91,15 @@ class Soak:
             for reader in readers:
                 await reader.close()
 
-    async def _load(self, client: Client) -> None:
-        """All clients; each begins at an instant of its own."""
+    async def _load(self, client: Client, chaos: Chaos) -> None:
+        """All clients; each begins at a point of its own of the chaos, however long that takes on this machine."""
         size, chance = self.size, self._chance("arrivals")
 
         async def arrive(work: Awaitable[None]) -> None:
-            await asyncio.sleep(chance.uniform(0, size.seconds * 0.85))
+            point = chance.random()
+            while chaos.progress < point:  # noqa: ASYNC110 - kills are seconds apart
+                await asyncio.sleep(1)
+            await asyncio.sleep(chance.uniform(0, size.seconds / max(1, size.kills)))
             await work
 
         async def live(number: int) -> None:
@@ -192,7 +195,7 @@ class Soak:
                 result.recoveries.setdefault(kill.role, []).append(back)
         for ward in fleet.wards.values():
             for ending in ward.endings:
-                name = f"{ending.role} {ending.status}"
+                name = f"{ending.role} with status {ending.status}:"
                 result.endings[name] = result.endings.get(name, 0) + 1
                 if not ending.excused:
                     result.wrong.append(f"{ending.role} ended by itself with {ending.status}:\n{ending.log}")
