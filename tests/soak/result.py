@@ -131,8 +131,9 @@ effect behind Temporal. Kills overlap, so it may hold the recovery of another pr
 
 | killed | times | recovered in (median) | longest |
 |---|---|---|---|"""
-FOUND = """A worker that finds a server away at its start ends with status 3; a postmaster that comes back while backends of the one
-before still hold the shared memory ends with status 1. Both are started again, as containers are.
+FOUND = """\
+A worker that finds a server away at its start ends with status 3; a postmaster that comes back while backends of the
+one before still hold the shared memory ends with status 1. Both are started again, as containers are.
 
 ## What soaks found
 
