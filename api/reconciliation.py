@@ -53,7 +53,7 @@ class ReconciliationInput(Input):
     extent: Extent = Field(
         default=Extent.FULL,
         description="`full`: every transaction from the first on. `recent`: transactions since the run before, escrows"
-        " that are open or were closed within a day; all accounts, holds and transfers in any case",
+        " that are open or were closed within a day; commands likewise; all accounts, holds and transfers in any case",
     )
 
 

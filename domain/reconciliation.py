@@ -36,6 +36,10 @@ FINDINGS: Final = {
     "transfer_hold_differs": "the hold of a transfer in two phases does not fit where the transfer stands",
     "transfer_paid_differs": "a transfer in two phases paid something else than it says",
     "transfer_overdue": "a transfer's time is over and it still holds money",
+    "command_transaction_missing": "a settled command has no transaction",
+    "command_transaction_unexpected": "a command that is not settled has a transaction",
+    "command_amount_differs": "a settled command's transaction moved something else than it asked for",
+    "command_overdue": "a command has waited long for its outcome",
 }
 
 #: What the clock owes is done within this time of being due: the watch and the sweepers come every few minutes.
@@ -44,6 +48,8 @@ CLOCK_LIMIT: Final = timedelta(minutes=15)
 
 PARTS_PER_MILLION: Final = 1_000_000
 
+#: Which way a command that only moves the ledger changes its account; an escrow's are compared with the escrow.
+_SIGNS: Final = {"deposit": 1, "withdrawal": -1, "transfer": -1}
 _HELD = frozenset({"funded", "approved", "disputed"})
 _CLOSED = frozenset({"released", "refunded", "cancelled", "expired"})
 _ENDED = frozenset({"completed", "refunded", "cancelled", "expired"})
@@ -154,6 +160,20 @@ class TransferFigures:
     frozen: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CommandFigures:
+    """A settlement command, and its transaction: whether there is one, and what its account got available by it."""
+
+    command_id: str
+    status: str
+    kind: str
+    asset: str
+    amount_minor: int
+    received_at: datetime
+    posted: bool
+    account_minor: int
+
+
 def compare_transaction(figures: TransactionFigures) -> Iterator[Finding]:
     """Legs sum to zero in each asset, and are as many as the transaction says."""
     subject = f"transaction:{figures.transaction_id}"
@@ -243,6 +263,25 @@ def compare_transfer(figures: TransferFigures, at: datetime) -> Iterator[Finding
         yield Finding("transfer_paid_differs", subject, detail, "", asset, figures.posted_minor, figures.credited_minor)
     due_at = figures.expires_at if pending else None
     yield from _overdue("transfer_overdue", subject, due_at, at, frozen=figures.frozen)
+
+
+def compare_command(figures: CommandFigures, at: datetime) -> Iterator[Finding]:
+    """A command has its transaction when it is settled and never else; one without an outcome is not old."""
+    subject, settled = f"command:{figures.command_id}", figures.status == "SETTLED"
+    if settled and not figures.posted:
+        yield Finding(
+            "command_transaction_missing", subject, "it is SETTLED without a transaction", expected=1, actual=0
+        )
+    if figures.posted and not settled:
+        detail = f"it is {figures.status} and has a transaction"
+        yield Finding("command_transaction_unexpected", subject, detail, expected=0, actual=1)
+    sign = _SIGNS.get(figures.kind, 0)
+    if settled and figures.posted and sign and figures.account_minor != sign * figures.amount_minor:
+        detail = "its transaction changed its account by something else"
+        wanted_minor = sign * figures.amount_minor
+        yield Finding("command_amount_differs", subject, detail, "", figures.asset, wanted_minor, figures.account_minor)
+    waits = figures.status in {"RECEIVED", "PROCESSING"}
+    yield from _overdue("command_overdue", subject, figures.received_at if waits else None, at, frozen=False)
 
 
 def share_explained_ppm(checked: int, unexplained: int) -> int:

@@ -21,9 +21,11 @@ from db.identity import create_tenant
 from db.ids import new_id
 from db.sealing.streams import LEDGER
 from domain.ledger import Posting, deposit, transfer
-from domain.sealing.records import Entry, entries_of
+from domain.sealing import merkle
+from domain.sealing.records import BatchHead, Entry, entries_of
 from kit.signing import SigningKey
 from tools.local.postgres import EmbeddedPostgres
+from tools.seals.rows import LedgerRows
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -123,6 +125,22 @@ class Vault:
         """Every entry of every batch, in order."""
         rows = self.ask("SELECT entries FROM seal_batches ORDER BY batch_no")
         return [entry for (raw,) in rows for entry in entries_of(bytes(raw))]
+
+    def reseal(self) -> None:
+        """Make every batch anew over the rows as they are now, as someone would who has all but the signing key."""
+        changes, edge = [], merkle.Frontier.empty()
+        with psycopg.connect(self.url) as connection:
+            rows = LedgerRows(connection)
+            for number, last, total in self.ask("SELECT batch_no, last_key, total_count FROM seal_batches ORDER BY 1"):
+                found = rows.until(last)
+                raw = b"".join(e.key.to_bytes(8, signed=True) + e.tenant + e.id + e.leaf for e in found)
+                root = merkle.root([entry.leaf for entry in found])
+                head = BatchHead("ledger", number, found[0].key, last, len(found), total, root)
+                made = {"entries": raw, "root": root, "nodes": b"".join(edge.append(head.leaf()))}
+                news = ", ".join(f"{column} = '\\x{value.hex()}'" for column, value in made.items())
+                changes.append(f"UPDATE seal_batches SET {news} WHERE batch_no = {number}")
+            rows.close()
+        self.tamper(*changes)
 
     async def close(self) -> None:
         await self.app.dispose()

@@ -36,9 +36,10 @@ def create_tenant(database_url: str, name: str, *, scopes: frozenset[Scope]) -> 
 
 
 def ensure_first_key(database_url: str, name: str, file: Path) -> bool:
-    """Make sure that `file` holds a key that works, making the tenant and a key where needed. True when one was made.
+    """Make sure that `file` holds a key that works and has every scope, making the tenant and a key where needed.
 
-    The key may do everything, making tenants included: it is the operator's.
+    True when one was made; an earlier one goes on working. The key may do everything, making tenants included: it is
+    the operator's.
     """
     held = file.read_text().strip() if file.exists() else ""
     key = asyncio.run(_with_engine(database_url, lambda engine: _ensure(engine, name, held)))
@@ -89,7 +90,10 @@ async def _works(connection: AsyncConnection, key: str) -> bool:
     if not has_valid_checksum(key):
         return False
     row = await identity.find_api_key(connection, hash_key(key))
-    return row is not None and row.revoked_at is None and (row.expires_at is None or row.expires_at > now())
+    if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now()):
+        return False
+    # One that was made before a scope existed lacks it, and no key grants what it lacks.
+    return set(row.scopes) >= {scope.value for scope in Scope}
 
 
 async def _create_key(connection: AsyncConnection, tenant: UUID, scopes: frozenset[Scope]) -> str:

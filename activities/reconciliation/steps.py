@@ -28,7 +28,7 @@ from activities.reconciliation.messages import (
 from activities.reconciliation.report import finished_audit, finished_events, outcome_of, started_audit
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction, transaction
-from db.reconciliation import figures, runs, sums
+from db.reconciliation import agreements, figures, runs, sums
 from db.reconciliation.figures import Cursor, Page
 from db.step import step
 from domain import reconciliation as rules
@@ -81,6 +81,7 @@ class ReconciliationActivities:
             "holds": self._holds,
             "escrows": self._escrows,
             "transfers": self._transfers,
+            "commands": self._commands,
             "assets": self._assets,
         }
 
@@ -253,13 +254,18 @@ class ReconciliationActivities:
 
     async def _escrows(self, asked: CompareArea, connection: AsyncConnection, after: str) -> Judged:
         since, at = asked.plan.since, Cursor(after, asked.plan.began_at, self._sizes.escrows)
-        page = await figures.escrows_page(connection, asked.request.tenant_id, since, at)
+        page = await agreements.escrows_page(connection, asked.request.tenant_id, since, at)
         return _judged(page, (rules.compare_escrow(each, page.clock) for each in page.found))
 
     async def _transfers(self, asked: CompareArea, connection: AsyncConnection, after: str) -> Judged:
         at = Cursor(after, asked.plan.began_at, self._sizes.keys)
-        page = await figures.transfers_page(connection, asked.request.tenant_id, at)
+        page = await agreements.transfers_page(connection, asked.request.tenant_id, at)
         return _judged(page, (rules.compare_transfer(each, page.clock) for each in page.found))
+
+    async def _commands(self, asked: CompareArea, connection: AsyncConnection, after: str) -> Judged:
+        since, at = asked.plan.since, Cursor(after, asked.plan.began_at, self._sizes.keys)
+        page = await agreements.commands_page(connection, asked.request.tenant_id, since, at)
+        return _judged(page, (rules.compare_command(each, page.clock) for each in page.found))
 
     async def _assets(self, asked: CompareArea, connection: AsyncConnection, _: str) -> Judged:
         found = await figures.asset_sums(connection, asked.request.tenant_id)

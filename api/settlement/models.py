@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, StringConstraints
 
 from api.fields import WHOLE, Amount, DecimalText, Input, Prose, Symbol, UserId
 from api.problems import Problem
@@ -14,9 +14,18 @@ from db.settlement import RecordedCommand
 from domain.money import format_minor
 from domain.settlement import Command, CommandKind, CommandStatus
 
+
+def _no_route(command_id: str) -> str:
+    """``GET /commands/ingest`` is no command."""
+    if command_id == "ingest":
+        raise ValueError("is the name of a route")
+    return command_id
+
+
 CommandId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:@=+~-]*$"),
+    AfterValidator(_no_route),
     Field(description="The client's own name of the command; unique", examples=["payout-2026-11-0042"]),
 ]
 Position = Annotated[int, Field(ge=1, le=100), WHOLE]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Path, Query
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from api.bodies import NDJSON
@@ -22,6 +23,15 @@ from db.settlement import CommandFilter
 from domain.errors import Refusal
 from domain.identity import Scope
 from domain.settlement import CommandKind, CommandStatus
+
+
+class _CommandName(StringConvertor):
+    """A command's id in a path: not the name of the route beside it, which has other methods."""
+
+    regex = "(?!ingest$)[^/]+"
+
+
+register_url_convertor("command", _CommandName())
 
 #: Before the other, at the same URL: it lets pass what is no list of lines.
 line_routes = router("/commands", "commands", door=LinesDoor)
@@ -105,7 +115,7 @@ async def list_commands(
     return Page(items=[command_view(row) for row in rows], next_cursor=next_cursor)
 
 
-@routes.get("/{command_id}", responses=documented(404))
+@routes.get("/{command_id:command}", responses=documented(404))
 async def read_command(
     command_id: Annotated[CommandId, Path()], call: Annotated[Call, Depends(caller(Scope.COMMANDS_READ))]
 ) -> CommandView:

@@ -211,5 +211,8 @@ async def keys_only(connection: AsyncConnection) -> None:
     """For the rest of the transaction: no plan that reads a whole table, however small it was when it was last looked
     at; a page is small whatever the ledger is."""
     await connection.execute(
-        text("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_mergejoin', 'off', true)")
+        text(
+            "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_mergejoin', 'off', true),"
+            " set_config('plan_cache_mode', 'force_custom_plan', true)"
+        )
     )

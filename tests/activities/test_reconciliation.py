@@ -86,6 +86,7 @@ async def test_a_busy_desk_agrees_with_its_ledger(steps: Steps, reconciler: Reco
         "holds": holds,
         "escrows": len(made),
         "transfers": 0,
+        "commands": 0,
         "assets": 1,
     }
     assert outcome.checked == sum(checked.values())

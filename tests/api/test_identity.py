@@ -51,6 +51,7 @@ async def test_every_route_but_the_probes_needs_a_key(nobody: Caller) -> None:
         for method, operation in operations.items():
             concrete = path.replace("{escrow_id}", "019a0000-0000-7000-8000-000000000000")
             concrete = concrete.replace("{transaction_id}", "019a0000-0000-7000-8000-000000000000")
+            concrete = concrete.replace("{transfer_id}", "019a0000-0000-7000-8000-000000000000")
             response = await nobody.send(method.upper(), concrete)
             if path in {"/healthz", "/readyz", "/metrics"}:
                 assert "security" not in operation

@@ -98,6 +98,7 @@ ESCROW = "0198a5a0-0000-7000-8000-000000000000"
         ({"command_id": ""}, "input_invalid", "command_id"),
         ({"command_id": None}, "input_invalid", "command_id"),
         ({"command_id": "a/b"}, "input_invalid", "command_id"),
+        ({"command_id": "ingest"}, "input_invalid", "command_id"),
         ({"command_id": "x" * 129}, "input_invalid", "command_id"),
         ({"amount": "-1"}, "input_invalid", "amount"),
         ({"amount": -0.5}, "input_invalid", "amount"),
@@ -252,6 +253,12 @@ async def test_a_users_key_commands_its_own_account(service: Caller) -> None:
     reader = await service.key_for(scopes=(Scope.COMMANDS_READ,))
     refused(await reader.post(INGEST, body()), 403, "scope_missing")
     refused(await service.get("commands/nothing"), 404, "command_unknown")
+
+
+async def test_the_intake_is_no_command(service: Caller) -> None:
+    answer = await service.send("DELETE", INGEST)
+    refused(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
 
 
 async def test_commands_are_filtered_and_paged(service: Caller) -> None:

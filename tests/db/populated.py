@@ -10,14 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
 from activities.escrow.messages import ApproveMessage, DisputeMessage, FundMessage, ReleaseMessage
-from db import idempotency, identity
+from activities.transfers.messages import OpenPendingTransfer, PendingTerms, RecordPending
+from activities.transfers.steps import PendingTransferActivities
+from db import controls, idempotency, identity
+from db.doorbell import Doorbell
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
 from db.reconciliation import runs
+from domain.controls import Freeze, FreezeScope
 from domain.identity import Scope, hash_key
 from domain.reconciliation import Finding
 from tests.activities.reconciling import Reconciler
-from tests.activities.steps import Steps
+from tests.activities.steps import T0, Steps
 from tests.commands import command, take
 from tests.desk import BUYER, SELLER, terms
 
@@ -40,6 +44,7 @@ async def populate(engine: AsyncEngine) -> UUID:
     await steps.apply(escrow, SELLER, DisputeMessage(reason="no answer", positions=(2,)))
     await steps.open(terms(7))
     await take(engine, tenant, [command("deposit", command_id="cmd-1")])
+    await _transfers_and_freezes(engine, tenant, steps)
     await _reconciled(engine, tenant)
     async with tenant_transaction(engine, tenant) as connection:
         key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])
@@ -83,3 +88,13 @@ async def _reconciled(engine: AsyncEngine, tenant: UUID) -> None:
     async with tenant_transaction(engine, tenant) as connection:
         await runs.record(connection, tenant, request.run_id, "holds", [found])
     await reconciler.finish(request, plan, compared)
+
+
+async def _transfers_and_freezes(engine: AsyncEngine, tenant: UUID, steps: Steps) -> None:
+    """A transfer that is pending, and a freeze that stands in nobody's way."""
+    pending = PendingTransferActivities(engine, Doorbell(engine))
+    wanted = PendingTerms(source=BUYER, target=SELLER, asset="USDC", amount_minor=7)
+    opening = OpenPendingTransfer(tenant_id=tenant, transfer_id=new_id(), terms=wanted)
+    await steps.environment.run(pending.open, RecordPending(opening=opening, at=T0))
+    async with tenant_transaction(engine, tenant) as connection:
+        await controls.place(connection, tenant, Freeze(new_id(), FreezeScope.ACCOUNT, "mallory", "stolen key", T0))

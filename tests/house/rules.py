@@ -72,7 +72,6 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",
     "api/streams.py": "finds out for whom the feed grew, and reads for streams that share a place",
-    "db/engine.py": "a tenant's transaction is made of a plain one",
     "db/ledger/group.py": "one commit for all postings of a tenant that wait together",
     "db/step.py": "one step, one commit",
     "tools/tenants.py": "makes a tenant with its first key",

@@ -16,7 +16,9 @@ DOWN_SECONDS_MAX = 3.0
 BROKEN_SECONDS = (0.5, 4.0)
 #: Wires that break for each process that is killed, on average.
 BREAKS_PER_KILL = 0.6
-#: How often a victim that is down just then is looked for again.
+#: The share of kills that do not wait until the one before is got over.
+WHILE_DOWN = 0.3
+#: How long a kill waits for its victim to be up, and for the one before to be got over.
 PATIENCE_SECONDS = 20.0
 #: Where a connection may fall silent without an end. To Temporal it takes the SDK's 45 seconds until it notices.
 SILENT = ("client-api", "api-postgres", "worker-postgres")
@@ -41,8 +43,15 @@ class Chaos:
     kills_wanted: int
     seconds: float
     say: Callable[[str], None]
+    has_recovered_since: Callable[[float], bool]
     kills: list[Kill] = field(default_factory=list)
+    over: bool = False
     breaks: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def progress(self) -> float:
+        """The share of the kills that are done; all once it is over."""
+        return 1.0 if self.over or not self.kills_wanted else len(self.kills) / self.kills_wanted
 
     async def run(self) -> None:
         """Do all of it; at the end every wire is whole and every process is on its way back."""
@@ -51,6 +60,7 @@ class Chaos:
                 group.create_task(self._kill_all())
                 group.create_task(self._break_all())
         finally:
+            self.over = True
             self.fleet.mend_all()
 
     async def _kill_all(self) -> None:
@@ -59,10 +69,19 @@ class Chaos:
         chance.shuffle(victims)
         mean = self.seconds / max(1, self.kills_wanted)
         for role in victims:
-            # Pauses of many lengths: now and then the next one dies while the last one is still getting up.
             await asyncio.sleep(chance.uniform(0.1, 1.9) * mean)
+            if chance.random() > WHILE_DOWN:
+                await self._recovered()
             downtime = chance.choice((0.0, chance.uniform(0, 1), chance.uniform(0, DOWN_SECONDS_MAX)))
             await self._kill(role, downtime)
+
+    async def _recovered(self) -> None:
+        """Wait until the last kill is got over, on a machine however slow, with a limit."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.kills and time.monotonic() < deadline:
+            if self.has_recovered_since(self.kills[-1].at_seconds):
+                return
+            await asyncio.sleep(0.1)
 
     async def _kill(self, role: str, downtime: float) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS

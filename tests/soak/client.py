@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +16,8 @@ import httpx
 
 TIMEOUT_SECONDS = 12.0
 PAUSE_SECONDS_MAX = 1.5
+RECENT = 50
+HANG_UP_SECONDS_MAX = 0.08
 #: Shares of requests: sent twice at once; left by their sender before the answer, and sent again; repeated at the end.
 TWICE, ABANDONED, REPEATED_LATER = 0.08, 0.06, 0.25
 REPLAYED = "idempotency-replayed"
@@ -103,7 +106,7 @@ class Client:
             base_url=f"{url}/api/v1",
             headers={"X-API-Key": api_key},
             timeout=TIMEOUT_SECONDS,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=40),
+            limits=httpx.Limits(max_connections=500, max_keepalive_connections=40),
             trust_env=False,
         )
 
@@ -111,6 +114,11 @@ class Client:
         """End its connections."""
         await self._http.aclose()
         self._journal.close()
+
+    def has_recovered_since(self, at: float) -> bool:
+        """Whether a request that was sent after this instant took effect, or nobody waits for an answer."""
+        recent = self.tally.effects[-RECENT:]
+        return any(sent > at for sent, _ in recent) or all(request.answers for request in self.requests)
 
     async def post(
         self, key: str | None, path: str, body: Mapping[str, Any] | bytes, *, media_type: str = "application/json"
@@ -171,13 +179,12 @@ class Client:
         headers = {"Content-Type": request.media_type}
         if request.key is not None:
             headers["Idempotency-Key"] = request.key
-        limit = self._chance.uniform(0.0, 0.08) if self._chance.random() < ABANDONED else None
-        try:
-            async with asyncio.timeout(limit):
-                got = await self._http.post(request.path, content=request.content, headers=headers)
-        except TimeoutError:
+        if self._chance.random() < ABANDONED:
+            await self._abandon(request, headers)
             self._again(request, began, "abandoned")
             return None
+        try:
+            got = await self._http.post(request.path, content=request.content, headers=headers)
         except httpx.HTTPError as error:
             self._again(request, began, type(error).__name__)
             return None
@@ -192,6 +199,16 @@ class Client:
         elif answer.ok and "/commands" not in request.path:
             self.tally.effects.append((began, time.monotonic()))
         return answer
+
+    async def _abandon(self, request: Request, headers: Mapping[str, str]) -> None:
+        """Send it, and hang up before the answer; over a socket of its own, since a pool counts what is cancelled."""
+        to = self._http.build_request("POST", request.path, content=request.content, headers=headers)
+        head = [f"POST {to.url.raw_path.decode()} HTTP/1.1", *(f"{n}: {v}" for n, v in to.headers.items()), "", ""]
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(to.url.host, to.url.port)
+            writer.write("\r\n".join(head).encode() + request.content)
+            await asyncio.sleep(self._chance.uniform(0.0, HANG_UP_SECONDS_MAX))
+            writer.transport.abort()
 
     def _again(self, request: Request, began: float, why: str) -> None:
         self.tally.retry(why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import psycopg
 from kit.build import ROOT
 from kit.temporal import connect
 from tests.soak import commands, verdict
-from tests.soak.chaos import Chaos
+from tests.soak.chaos import PATIENCE_SECONDS, Chaos
 from tests.soak.client import Client, NoAnswer
 from tests.soak.feed import CursorReader, Reader, StreamReader
 from tests.soak.fleet import Fleet
@@ -25,12 +26,12 @@ from tests.soak.model import Escrow
 from tests.soak.result import SETTLE_SECONDS, Result, Size, recovery
 from tests.soak.savers import save
 from tests.soak.stories import STORIES, Play, Record
-from tools.__main__ import COMMANDS
 
 REPORT_SECONDS = 15.0
 VERDICT_SECONDS = 300.0
 LISTED_SECONDS = 60.0
 READ_SECONDS = 30.0
+START_SECONDS = 180.0
 VERIFY_SECONDS = 120.0
 
 
@@ -53,7 +54,8 @@ class Soak:
     async def run(self) -> Result:
         """All of it, within its bounds."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        limit = 180 + self.size.seconds * 2 + 2 * SETTLE_SECONDS + VERDICT_SECONDS
+        fire = self.size.seconds * 2 + self.size.kills * PATIENCE_SECONDS
+        limit = START_SECONDS + fire + 2 * SETTLE_SECONDS + VERDICT_SECONDS
         async with asyncio.timeout(limit), Fleet(self._folder, self.say) as fleet:
             await self._under_fire(fleet)
         return self.result
@@ -69,12 +71,12 @@ class Soak:
         )
         at = (fleet.api_url, fleet.api_key, self._chance("feed"))
         readers: list[Reader] = [CursorReader(*at), StreamReader(*at)]
-        chaos = Chaos(fleet, size.seed, size.kills, size.seconds, self.say)
+        chaos = Chaos(fleet, size.seed, size.kills, size.seconds, self.say, client.has_recovered_since)
         beside = [asyncio.create_task(reader.run()) for reader in readers]
         beside.append(asyncio.create_task(self._report(client, chaos)))
         try:
             began = time.monotonic()
-            await self._all_of(chaos.run(), self._load(client))
+            await self._all_of(chaos.run(), self._load(client, chaos))
             self.result.numbers["seconds under fire"] = round(time.monotonic() - began, 1)
             self.say("everything was answered; waiting for the clock and the feed")
             await self._settle(fleet)
@@ -89,12 +91,15 @@ class Soak:
             for reader in readers:
                 await reader.close()
 
-    async def _load(self, client: Client) -> None:
-        """All clients; each begins at an instant of its own."""
+    async def _load(self, client: Client, chaos: Chaos) -> None:
+        """All clients; each begins at a point of its own of the chaos, however long that takes on this machine."""
         size, chance = self.size, self._chance("arrivals")
 
         async def arrive(work: Awaitable[None]) -> None:
-            await asyncio.sleep(chance.uniform(0, size.seconds * 0.85))
+            point = chance.random()
+            while chaos.progress < point:  # noqa: ASYNC110 - kills are seconds apart
+                await asyncio.sleep(1)
+            await asyncio.sleep(chance.uniform(0, size.seconds / max(1, size.kills)))
             await work
 
         async def live(number: int) -> None:
@@ -142,7 +147,12 @@ class Soak:
             self._wrong(verdict.races(record.races_won))
             self._wrong(await verdict.escrows(client, record.escrows))
             self._wrong(await verdict.trial_balance(client))
-            self._wrong(await asyncio.to_thread(_verified, fleet))
+            status, said = await asyncio.to_thread(_verify, fleet)
+            sealed = re.search(r"entries +([1-9][0-9,]* in [0-9,]+ batches)", said)
+            if status != 0 or sealed is None:
+                self._wrong([f"ledger verify: {status} {said}"])
+            else:
+                self.result.numbers["sealed and verified offline"] = sealed[1]
             self._wrong(await _stray(fleet.stack.temporal_address, record.escrows))
             with psycopg.connect(fleet.database_url) as connection:
                 rows = connection.execute(commands.LEDGER_COMMANDS).fetchall()
@@ -185,7 +195,7 @@ class Soak:
                 result.recoveries.setdefault(kill.role, []).append(back)
         for ward in fleet.wards.values():
             for ending in ward.endings:
-                name = f"{ending.role} {ending.status}"
+                name = f"{ending.role} with status {ending.status}:"
                 result.endings[name] = result.endings.get(name, 0) + 1
                 if not ending.excused:
                     result.wrong.append(f"{ending.role} ended by itself with {ending.status}:\n{ending.log}")
@@ -228,16 +238,14 @@ def _waiting(database_url: str, clocked: list[str]) -> dict[str, int]:
     return {"open commands": row[0], "events without a place": row[1], "milestones that the clock owes": row[2]}
 
 
-def _verified(fleet: Fleet) -> list[str]:
-    """What the ledger's own offline check says: every batch that was sealed is as it was."""
-    if "ledger" not in COMMANDS:
-        return []
+def _verify(fleet: Fleet) -> tuple[int, str]:
+    """What the ledger's own offline check says: its exit status and its words."""
     command = [sys.executable, "-m", "tools", "ledger", "verify"]
     environment = fleet.stack.child_environment()
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=VERIFY_SECONDS
     )
-    return [] if done.returncode == 0 else [f"ledger verify: {done.returncode} {done.stdout}{done.stderr}"]
+    return done.returncode, done.stdout + done.stderr
 
 
 async def _stray(address: str, escrows: list[Escrow]) -> list[str]:

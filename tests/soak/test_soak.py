@@ -22,7 +22,7 @@ LIMIT_SECONDS = 240
 def test_a_dozen_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     seed = os.environ.get("HOLDFAST_SEED") or SEED
     folder = tmp_path / "soak"
-    size = ["--kills", "12", "--minutes", "0.6", "--escrows", "20", "--savers", "6", "--commands", "300"]
+    size = ["--kills", "12", "--minutes", "0.5", "--escrows", "20", "--savers", "6", "--commands", "300"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak", "--seed", seed, "--folder", str(folder), *size],
         cwd=ROOT,

@@ -83,7 +83,9 @@ def test_a_tenants_key_is_shown_once_and_stored_as_a_hash(database_url: str, pos
     assert "already" in taken.stderr
 
 
-def test_the_first_key_is_kept_while_it_works(database_url: str, tmp_path: Path) -> None:
+def test_the_first_key_is_kept_while_it_works_and_has_every_scope(
+    postgres: EmbeddedPostgres, database_url: str, tmp_path: Path
+) -> None:
     file, tenant = tmp_path / "key", f"first-{new_id()}"
     arguments = ("first-key", "--tenant", tenant, "--file", str(file))
     assert "new key" in tools(*arguments, DATABASE_URL=database_url).stdout
@@ -93,7 +95,13 @@ def test_the_first_key_is_kept_while_it_works(database_url: str, tmp_path: Path)
     assert file.read_text() == first
     file.write_text("lost\n")
     assert "new key" in tools(*arguments, DATABASE_URL=database_url).stdout
-    assert file.read_text() not in ("lost\n", first)
+    second = file.read_text()
+    assert second not in ("lost\n", first)
+    with psycopg.connect(postgres.url) as connection:
+        older = "UPDATE api_keys SET scopes = array_remove(scopes, 'commands:write') WHERE key_hash = sha256(%s::bytea)"
+        connection.execute(older, [second.strip().encode()])
+    assert "new key" in tools(*arguments, DATABASE_URL=database_url).stdout, "one from before a scope existed"
+    assert file.read_text() != second
 
 
 def test_the_build_id_follows_what_workers_run(tmp_path: Path) -> None:

@@ -6,18 +6,14 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from activities.sealing.sealer import SealsBroken, Signer
 from db.sealing.streams import LEDGER
-from domain.sealing import merkle
-from domain.sealing.records import BatchHead, Entry, leaves_of
 from kit.signing import SigningKey
 from tests.seals import Vault, open_vault, scratch_database
 from tools.local.postgres import EmbeddedPostgres
 from tools.seals.findings import Finding
-from tools.seals.rows import LedgerRows
 from tools.seals.verify import Report, verify
 
 
@@ -227,36 +223,9 @@ async def test_an_edited_seal(vault: Vault, change: str, expected: str) -> None:
     assert finding(vault).startswith(expected)
 
 
-def reseal(vault: Vault) -> None:
-    """Make every batch anew over the rows as they are now, as someone would who has all but the signing key."""
-    with psycopg.connect(vault.url) as connection:
-        rows = LedgerRows(connection)
-        edge = merkle.Frontier.empty()
-        changes = []
-        for number, last, total in vault.ask("SELECT batch_no, last_key, total_count FROM seal_batches ORDER BY 1"):
-            raw = b"".join(map(packed, rows.until(last)))
-            [first, *_] = [packed_key(raw)]
-            head = BatchHead("ledger", number, first, last, len(raw) // 72, total, merkle.root(leaves_of(raw)))
-            nodes = b"".join(edge.append(head.leaf()))
-            values = (raw.hex(), head.root.hex(), nodes.hex())
-            changes.append(
-                "UPDATE seal_batches SET entries = '\\x{}', root = '\\x{}', nodes = '\\x{}'".format(*values)
-                + f" WHERE batch_no = {number}"
-            )
-    vault.tamper(*changes)
-
-
-def packed(entry: Entry) -> bytes:
-    return entry.key.to_bytes(8, signed=True) + entry.tenant + entry.id + entry.leaf
-
-
-def packed_key(raw: bytes) -> int:
-    return int.from_bytes(raw[:8], signed=True)
-
-
 async def test_history_that_was_rewritten_consistently(vault: Vault) -> None:
     vault.tamper("UPDATE ledger_transactions SET description = 'otherwise agreed' WHERE sequence = 8")
-    reseal(vault)
+    vault.reseal()
     found = finding(vault)
     assert found.startswith("history was rewritten, rows and seals together: the checkpoint of 3 batches")
     assert found.endswith("in batch 3 or behind it, between sequence 7 and 10")
@@ -268,7 +237,7 @@ async def test_history_that_was_rewritten_consistently(vault: Vault) -> None:
 
 async def test_rewritten_history_is_not_signed_again(vault: Vault) -> None:
     vault.tamper("UPDATE ledger_transactions SET description = 'otherwise agreed' WHERE sequence = 8")
-    reseal(vault)
+    vault.reseal()
     await vault.deposit(11)
     await vault.seal()
     with pytest.raises(SealsBroken, match="the first 3 batches are not those that were signed"):

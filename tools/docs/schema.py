@@ -19,7 +19,7 @@ clock; no role may set it. Balances and what holds have left are written by the 
 |---|---|
 | `holdfast_owner` | own the tables, migrate |
 | `holdfast_app` | read and add the rows of one tenant at a time; change where an escrow stands, never what was agreed |
-| `holdfast_engine` | the same over all tenants; number and seal, move the feed's consumers; delete old idempotency keys |
+| `holdfast_engine` | the same over all tenants; number, seal, move the feed's consumers; delete old idempotency keys |
 
 Run queries as a member of `holdfast_app`, with `SET app.tenant = '<tenant id>'` first.
 """

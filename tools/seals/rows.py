@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 import psycopg
+from psycopg.types.string import TextLoader
 
 from domain.sealing.records import Entry, Leg, Transaction, ledger_entry
 
@@ -16,14 +17,13 @@ from domain.sealing.records import Entry, Leg, Transaction, ledger_entry
 BEFORE_ALL = -(2**63)
 _HEAD = len(Transaction._fields)
 _ROWS = """
-COPY (
-    SELECT t.sequence, t.tenant_id, t.transaction_id, t.leg_count, encode(timestamptz_send(t.effective_at), 'hex'),
-           encode(timestamptz_send(t.recorded_at), 'hex'), t.escrow_id, t.reverses_id, t.kind, t.reference,
-           t.description, l.leg_no, l.account_id, l.amount_minor, l.hold_id, l.asset, l.pot
-    FROM ledger_transactions t LEFT JOIN ledger_legs l USING (tenant_id, transaction_id)
-    WHERE t.sequence > {after} ORDER BY t.sequence, l.leg_no
-) TO STDOUT
+SELECT t.sequence, t.tenant_id, t.transaction_id, t.leg_count, encode(timestamptz_send(t.effective_at), 'hex'),
+       encode(timestamptz_send(t.recorded_at), 'hex'), t.escrow_id, t.reverses_id, t.kind, t.reference, t.description,
+       l.leg_no, l.account_id, l.amount_minor, l.hold_id, l.asset, l.pot
+FROM ledger_transactions t LEFT JOIN ledger_legs l USING (tenant_id, transaction_id)
+WHERE t.sequence > %s ORDER BY t.sequence, l.leg_no
 """
+_ROWS_AHEAD = 5_000
 #: In the order of the index, with the legs looked up one by one: nothing is sorted as a whole, here or in the server.
 _STREAMING = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off"
 
@@ -65,18 +65,21 @@ class LedgerRows:
         return left
 
     def _read(self) -> Generator[Entry]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(_STREAMING)
-            with cursor.copy(_ROWS.format(after=self.after).encode()) as copy:
-                for _, rows in groupby(copy.rows(), itemgetter(0)):
-                    found = list(rows)
-                    transaction = Transaction._make(found[0][:_HEAD])
-                    legs = [Leg._make(row[_HEAD:]) for row in found if row[_HEAD] is not None]
-                    self.count += 1
-                    entry = ledger_entry(transaction, legs)
-                    if self.unbalanced is None and not _balanced(transaction, legs):
-                        self.unbalanced = entry
-                    yield entry
+        self.connection.execute(_STREAMING)
+        with self.connection.cursor("rows") as cursor:
+            cursor.itersize = _ROWS_AHEAD
+            for kind in ("int2", "int8", "numeric", "uuid"):
+                cursor.adapters.register_loader(kind, TextLoader)
+            cursor.execute(_ROWS, [self.after])
+            for _, rows in groupby(cursor, itemgetter(0)):
+                found = list(rows)
+                transaction = Transaction._make(found[0][:_HEAD])
+                legs = [Leg._make(row[_HEAD:]) for row in found if row[_HEAD] is not None]
+                self.count += 1
+                entry = ledger_entry(transaction, legs)
+                if self.unbalanced is None and not _balanced(transaction, legs):
+                    self.unbalanced = entry
+                yield entry
 
 
 def _balanced(transaction: Transaction, legs: list[Leg]) -> bool:
