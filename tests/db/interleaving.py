@@ -54,18 +54,22 @@ class Actor:
         await self._turn
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """As ``AsyncEngine.begin``, which is all that transactions are made with."""
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """As ``AsyncEngine.connect``."""
         async with self._engine.connect() as connection:
             raw = await connection.get_raw_connection()
             pid = cast("Any", raw.driver_connection).get_server_pid()
             self.pids.add(pid)
             try:
                 yield cast("AsyncConnection", _Held(connection, self))
-                await self.turn()
-                await connection.commit()
             finally:
                 self.pids.discard(pid)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """As ``AsyncEngine.begin``."""
+        async with self.connect() as connection, connection.begin():
+            yield connection
 
 
 #: What meets no other posting: saying whose rows are meant, and passing the gate that only a freeze closes.
@@ -73,11 +77,18 @@ _APART = ("set_config", "ledger_enter")
 
 
 class _Held:
-    """A connection whose statements wait for their turn."""
+    """A connection whose statements and commits wait for their turn."""
 
     def __init__(self, connection: AsyncConnection, actor: Actor) -> None:
         self._connection = connection
         self._actor = actor
+        self.get_raw_connection = connection.get_raw_connection
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[None]:
+        async with self._connection.begin():
+            yield
+            await self._actor.turn()
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:
         await self._turn(statement)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import permutations
 from types import TracebackType
 from typing import Any, TypeVar
 from uuid import UUID
@@ -42,6 +40,7 @@ from tests.model.plans import (
     Settle,
     Terms,
 )
+from tests.model.racing import explained
 
 T = TypeVar("T")
 START = datetime(2026, 3, 1, 9, 0, 0, 123456, tzinfo=UTC)
@@ -122,19 +121,7 @@ class Machine(RuleBasedStateMachine):
         answers = self.bridge.run(self._really(asks))
         found = self.bridge.run(self._read())
         note(f"{self.now:%d %H:%M:%S.%f} at once: {[*zip(asks, answers, strict=True)]}")
-        worlds, complaints = [], []
-        for order in permutations(range(len(asks))):
-            world, said = deepcopy(self.world), dict[int, str]()
-            for index in order:
-                said[index] = supposedly(asks[index], world)
-            if not all(agrees(said[index], answer) for index, answer in enumerate(answers)):
-                complaints.append(f"{order}: {said}")
-            elif different := database.differences(world.describe(), found):
-                complaints.append(f"{order}: {different}")
-            else:
-                worlds.append(world)
-        assert worlds, f"no order explains {answers}: {complaints}"
-        self.world = worlds[0]
+        self.world = explained(self.world, asks, answers, found)
         for ask, answer in zip(asks, answers, strict=True):
             self._met(ask, answer)
 
