@@ -54,16 +54,14 @@ class Actor:
         await self._turn
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """As ``AsyncEngine.begin``, which is all that transactions are made with."""
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """As ``AsyncEngine.connect``, which is all that a tenant's transactions are made with."""
         async with self._engine.connect() as connection:
             raw = await connection.get_raw_connection()
             pid = cast("Any", raw.driver_connection).get_server_pid()
             self.pids.add(pid)
             try:
                 yield cast("AsyncConnection", _Held(connection, self))
-                await self.turn()
-                await connection.commit()
             finally:
                 self.pids.discard(pid)
 
@@ -78,6 +76,16 @@ class _Held:
     def __init__(self, connection: AsyncConnection, actor: Actor) -> None:
         self._connection = connection
         self._actor = actor
+
+    async def get_raw_connection(self) -> Any:
+        return await self._connection.get_raw_connection()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[None]:
+        """A transaction whose commit waits for its turn as well."""
+        async with self._connection.begin():
+            yield
+            await self._actor.turn()
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:
         await self._turn(statement)
