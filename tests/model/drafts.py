@@ -11,7 +11,7 @@ from tests.model.controls import Bounds
 from tests.model.moves import Bound, Chain, Resolve, SetApart, Transfer
 from tests.model.pending import Pending
 from tests.model.plans import DAY, USERS, Ahead, Errand, Linked, Money, Plan, Settle
-from tests.model.reference import LARGEST, OUTSIDE, Deal, Order, Part
+from tests.model.reference import ASSETS, LARGEST, OUTSIDE, Deal, Order, Part
 
 
 @dataclass
@@ -27,7 +27,10 @@ class Draft:
             case Money():
                 return Transfer(self._flow(plan, self.key), self.at)
             case Linked(links):
-                flows = [self._flow(link, f"{self.key}#{n}" if n else self.key) for n, link in enumerate(links)]
+                flows = [
+                    self._flow(self._following(links, n), f"{self.key}#{n}" if n else self.key)
+                    for n in range(len(links))
+                ]
                 whole = [replace(flow, counts_from=None) for flow in flows]
                 unnamed = [replace(flow, reference=None) for flow in whole[1:]]
                 return Chain(self.key, (whole[0], *unnamed), self.at)
@@ -67,6 +70,18 @@ class Draft:
         found = self.deal(which)
         return None if found is None else found[1].next_deadline
 
+    def forward(self, which: int) -> Ask | None:
+        """The shortest way of a deal's first open part to its approval, a step of it."""
+        found = self.deal(which)
+        part = None if found is None else next((part for part in found[1].parts if part.closed_at is None), None)
+        if found is None or part is None or part.state not in ("pending", "funded"):
+            return None
+        key, deal = found
+        if len(part.yes) < deal.agreed.required:
+            role = next(role for role in deal.agreed.approvers if role not in part.yes)
+            return Command(key, self.key, deal.user(role), Order("approve", (part.number,)), self.at)
+        return Command(key, self.key, deal.agreed.buyer, Order("fund", (part.number,)), self.at)
+
     def last_moment(self, which: int, choice: int) -> Ask | None:
         """What the next deadline cuts off, or the deadline itself; where there is none, its timer all the same."""
         found = self.deal(which)
@@ -88,6 +103,20 @@ class Draft:
         missing = needed - self.available(agreed.buyer, agreed.asset)
         return self._deposit(agreed.buyer, agreed.asset, missing) if missing > 0 else None
 
+    def allowance(self, plan: Plan) -> Ask | None:
+        """Something for whoever would pay and has nothing."""
+        match plan:
+            case Money() as money:
+                pass
+            case Linked((money, *_)) | Ahead(money):
+                pass
+            case _:
+                return None
+        if money.user not in USERS or money.asset not in ASSETS or not money.which:
+            return None
+        poor = money.kind in ("withdrawal", "transfer") and not self.available(money.user, money.asset)
+        return self._deposit(money.user, money.asset, 10**6) if poor else None
+
     def _deposit(self, user: str, asset: str, amount: int) -> Ask:
         return Transfer(Flow(self.key, "deposit", user, asset, amount), self.at)
 
@@ -96,6 +125,16 @@ class Draft:
         some = 10**6 if plan.kind == "deposit" else min(10**6, (available + 1) // 2)
         sizes = {"one": 1, "some": some, "all": available, "half": available // 2, "more": available + 1, "zero": 0}
         return (sizes | {"huge": 2**255, "brim": room, "over": room + 1})[plan.size]
+
+    def _following(self, links: tuple[Money, ...], number: int) -> Money:
+        """A link of a chain, which mostly passes on what the one before brings."""
+        link = links[number]
+        if number == 0 or link.which == 0:
+            return link
+        before = self._following(links, number - 1)
+        return replace(
+            link, user=self._payee(before), asset=before.asset, size="one" if link.size == "half" else link.size
+        )
 
     def _payee(self, plan: Money) -> str:
         """Somebody else, mostly."""

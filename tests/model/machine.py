@@ -28,6 +28,7 @@ from tests.model.drafts import Draft
 from tests.model.moves import Bound, SetApart, Stop
 from tests.model.plans import (
     ANY_TERMS,
+    BOUNDED,
     BOUNDS,
     DEALS,
     MONEY,
@@ -36,6 +37,7 @@ from tests.model.plans import (
     SOUND_TERMS,
     STOPS,
     Errand,
+    Money,
     Plan,
     Settle,
     Terms,
@@ -45,6 +47,9 @@ T = TypeVar("T")
 START = datetime(2026, 3, 1, 9, 0, 0, 123456, tzinfo=UTC)
 DEALS_MAX = 6
 WORKERS = 2
+#: By how many microseconds the clock misses a deadline.
+OFF = st.sampled_from([-1, 0, 0, 1])
+NOW_OR_OFF = st.sampled_from([None, None, None, -1, 0, 1])
 #: By how much a buyer's deposit misses what is needed.
 SHORT = st.sampled_from([0, 0, 0, 1])
 ACTS = st.one_of(ORDERS, MONEY, DEALS)
@@ -175,6 +180,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(money=MONEY, twice=st.booleans())
     def move_money(self, money: Plan, twice: bool) -> None:
+        """Money moves, or should; who would pay and has nothing gets something first, mostly."""
+        if (deposit := self._draft().allowance(money)) is not None:
+            self.ask(deposit)
         if (ask := self._draft().of(money)) is not None:
             self.ask(ask, twice=twice)
 
@@ -187,9 +195,12 @@ class Machine(RuleBasedStateMachine):
         if ask is not None:
             self.ask(ask, twice=twice)
 
-    @rule(deal=DEALS, choices=st.lists(st.integers(0, 11), min_size=2, max_size=6))
-    def go_on_and_on(self, deal: int, choices: list[int]) -> None:
-        """A deal takes several steps in a row."""
+    @rule(deal=DEALS, choices=st.lists(st.integers(0, 11), min_size=1, max_size=6), disputed=st.booleans())
+    def go_on_and_on(self, deal: int, choices: list[int], disputed: bool) -> None:
+        """A deal takes several steps in a row, perhaps once it is ``disputed``."""
+        if disputed:
+            self._approve(deal)
+            self.order(Errand(deal, "dispute", "seller", None, "all"))
         for choice in choices:
             self.go_on(deal, choice, named=False, twice=False, short=0)
 
@@ -222,12 +233,13 @@ class Machine(RuleBasedStateMachine):
         self.go_on(deal, choice, named=False, twice=False, short=0)
         self.ask(Stop("lift", *stop, self.now))
 
-    @rule(bounds=BOUNDS, meanwhile=PLANS, money=MONEY, deal=DEALS)
-    def bounded_for_a_while(self, bounds: Any, meanwhile: Any, money: Plan, deal: int) -> None:
+    @rule(bounds=BOUNDS, meanwhile=PLANS, flows=st.lists(BOUNDED, min_size=1, max_size=3), deal=DEALS)
+    def bounded_for_a_while(self, bounds: Any, meanwhile: Any, flows: list[Money], deal: int) -> None:
         """An operator bounds an account while others are at it; then not any more."""
         bound = self._draft().bound(*bounds)
         self.race([bound, *self._asks(meanwhile)])
-        self.move_money(money, twice=False)
+        for money in flows:
+            self.move_money(replace(money, user=bound.account, asset=bound.asset), twice=False)
         self.go_on(deal, 0, named=False, twice=False, short=0)
         self.ask(Bound(bound.account, bound.asset, Bounds(), self.now))
 
@@ -235,9 +247,22 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, passed: timedelta) -> None:
         self.now += passed
 
-    @rule(deal=DEALS, off=st.sampled_from([-1, 0, 0, 1]), choice=st.integers(0, 4), then_fires=st.booleans())
-    def deadline_comes(self, deal: int, off: int, choice: int, then_fires: bool) -> None:
-        """The clock comes to a deadline, or a microsecond off it; somebody tries to beat the timer, which may fire."""
+    def _approve(self, deal: int) -> None:
+        """Have a deal's first open part funded and approved, if that can be."""
+        self.provide(deal, 0)
+        before = -1
+        while before < len(self.world.receipts) and (ask := self._draft().forward(deal)) is not None:
+            before = len(self.world.receipts)
+            self.ask(ask)
+
+    @rule(deal=DEALS, off=OFF, choice=st.integers(0, 4), approved=st.booleans(), then_fires=st.booleans())
+    def deadline_comes(self, deal: int, off: int, choice: int, approved: bool, then_fires: bool) -> None:
+        """The clock comes to a deadline, or a microsecond off it; somebody tries to beat the timer, which may fire.
+
+        First the deal may be ``approved``, so that the deadline is that of its inspection.
+        """
+        if approved:
+            self._approve(deal)
         if (due := self._draft().due(deal)) is not None:
             self.now = max(self.now, due + timedelta(microseconds=off))
         if (ask := self._draft().last_moment(deal, choice)) is not None:
@@ -247,7 +272,12 @@ class Machine(RuleBasedStateMachine):
 
     # What a precondition sees must not hang on who won a race: so not the transfers that there are, but the attempts.
     @precondition(lambda self: any(isinstance(ask, SetApart) for ask in self.asked))
-    @rule(ahead=st.integers(0, 5), off=st.sampled_from([None, -1, 0, 1]), settle=SETTLE, then_fires=st.booleans())
+    @rule(
+        ahead=st.integers(0, 5),
+        off=st.sampled_from([None, None, None, -1, 0, 1]),
+        settle=SETTLE,
+        then_fires=st.booleans(),
+    )
     def transfer_ends(self, ahead: int, off: int | None, settle: Settle, then_fires: bool) -> None:
         """A transfer in two phases is ended in good time, or when its own time ends."""
         pending = self._draft().pending(ahead)

@@ -83,7 +83,9 @@ def _money(kinds: list[str]) -> st.SearchStrategy[Money]:
         user=st.sampled_from([*USERS, *USERS, *USERS, "system:fees"]),
         other=st.sampled_from(USERS),
         asset=st.sampled_from([*ASSETS, *ASSETS, *ASSETS, "DOGE"]),
-        size=st.sampled_from(["one", "some", "some", "all", "half", "half", "more", "huge", "brim", "over", "zero"]),
+        size=st.sampled_from(
+            ["one", "some", "all", "half", "more", "huge", "brim", "over", "zero", *["some", "half"] * 4]
+        ),
         which=st.integers(0, 9),
         reference=st.sampled_from([None, None, None, "wire-1", "wire-2"]),
         counts=st.sampled_from(["now", "now", "now", "now", "now", "past", "future"]),
@@ -91,11 +93,11 @@ def _money(kinds: list[str]) -> st.SearchStrategy[Money]:
 
 
 _moved = _money(["transfer"])
-SETTLE = st.builds(
-    Settle, st.integers(0, 5), st.sampled_from(["post", "post", "void", "expire"]), st.sampled_from(SIZES)
-)
+BOUNDED = _money(["deposit", "withdrawal", "transfer"])
+SETTLE = st.builds(Settle, st.integers(0, 5), st.sampled_from(["post", "void", "expire"]), st.sampled_from(SIZES))
 MONEY = st.one_of(
-    _money(["deposit", "deposit", "withdrawal", "reversal", "transfer"]),
+    _money(["deposit", "withdrawal", "withdrawal", "reversal", "transfer"]),
+    _moved,
     st.builds(Linked, st.lists(_moved, min_size=1, max_size=3).map(tuple)),
     st.builds(Ahead, _moved, st.sampled_from([None, None, HOUR, 2 * DAY, timedelta(), LONGEST, LONGEST + TICK])),
     SETTLE,

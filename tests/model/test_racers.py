@@ -173,6 +173,16 @@ async def test_a_balance_is_withdrawn_once(race: Race, shared: bool) -> None:
     assert (await race.state())["accounts"] == {(BUYER, "USDC"): (1, 0), ("system:external", "USDC"): (-1, 0)}
 
 
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_deposit_is_taken_back_once(race: Race, shared: bool) -> None:
+    """Whoever comes too late is told so, not that there is nothing left to take back."""
+    arrived = deposit(BUYER, 7)
+    await race.do(arrived)
+    reversals = [Transfer(Flow(str(new_id()), "reversal", takes_back=arrived.flow.key), START) for _ in range(RACERS)]
+    assert await race.run(reversals, shared=shared) == {"done": 1, "already_reversed": RACERS - 1}
+    assert (await race.state())["accounts"] == {}
+
+
 async def test_a_buyer_funds_no_more_escrows_than_the_money_is_for(race: Race) -> None:
     keys = [str(new_id()) for _ in range(RACERS)]
     agreed = Agreement("USDC", (60, 40), BUYER, SELLER)
