@@ -57,8 +57,8 @@ class LedgerActivities:
         try:
             await self._book(request, posting, facts)
         except Refusal:
-            # Somebody may have booked the same reference, or taken the same transaction back, since we looked: then that
-            # is the answer, whatever refused us.
+            # Somebody may have booked the same reference, or taken the same transaction back, since we looked: then
+            # that is the answer, whatever refused us.
             async with tenant_transaction(self._engine, wanted.tenant_id) as connection:
                 posting = await _posting(connection, wanted, request.at)
                 standing = await _standing(connection, posting, wanted)

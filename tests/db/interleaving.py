@@ -55,7 +55,7 @@ class Actor:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """As ``AsyncEngine.connect``."""
+        """As ``AsyncEngine.connect``, which is all that a tenant's transactions are made with."""
         async with self._engine.connect() as connection:
             raw = await connection.get_raw_connection()
             pid = cast("Any", raw.driver_connection).get_server_pid()
@@ -65,27 +65,24 @@ class Actor:
             finally:
                 self.pids.discard(pid)
 
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """As ``AsyncEngine.begin``."""
-        async with self.connect() as connection, connection.begin():
-            yield connection
-
 
 #: What meets no other posting: saying whose rows are meant, and passing the gate that only a freeze closes.
 _APART = ("set_config", "ledger_enter")
 
 
 class _Held:
-    """A connection whose statements and commits wait for their turn."""
+    """A connection whose statements wait for their turn."""
 
     def __init__(self, connection: AsyncConnection, actor: Actor) -> None:
         self._connection = connection
         self._actor = actor
-        self.get_raw_connection = connection.get_raw_connection
+
+    async def get_raw_connection(self) -> Any:
+        return await self._connection.get_raw_connection()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[None]:
+        """A transaction whose commit waits for its turn as well."""
         async with self._connection.begin():
             yield
             await self._actor.turn()
