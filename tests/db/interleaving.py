@@ -55,7 +55,7 @@ class Actor:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """As ``AsyncEngine.connect``, which is all that a tenant's transactions are made with."""
+        """As ``AsyncEngine.connect``."""
         async with self._engine.connect() as connection:
             raw = await connection.get_raw_connection()
             pid = cast("Any", raw.driver_connection).get_server_pid()
@@ -64,6 +64,12 @@ class Actor:
                 yield cast("AsyncConnection", _Held(connection, self))
             finally:
                 self.pids.discard(pid)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """As ``AsyncEngine.begin``."""
+        async with self.connect() as connection, connection.begin():
+            yield connection
 
 
 #: What meets no other posting: saying whose rows are meant, and passing the gate that only a freeze closes.
