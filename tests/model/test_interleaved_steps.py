@@ -128,15 +128,21 @@ async def test_one_milestone_and_many_ways_to_end_it(stage: Stage, seed: int) ->
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 async def test_one_transfer_and_many_ways_to_resolve_it(stage: Stage, seed: int) -> None:
-    arrived, pending = flow("deposit", 100), Pending(str(new_id()), "alice", "bob", "USDC", 60)
-    await stage.do(Transfer(arrived, START), SetApart(pending, None, START))
-    back = Flow(str(new_id()), "reversal", takes_back=arrived.key)
+    pending = Pending(str(new_id()), "alice", "bob", "USDC", 60)
+    await stage.do(Transfer(flow("deposit", 60), START), SetApart(pending, None, START))
     await stage.at_once(
         [
             Resolve(pending.key, str(new_id()), "post", 20, START),
             Resolve(pending.key, str(new_id()), "void", None, START),
-            Transfer(back, START),
-            Transfer(Flow(str(new_id()), "reversal", takes_back=arrived.key), START),
+            Transfer(flow("withdrawal", 50), START),
         ],
         seed=seed,
     )
+
+
+@pytest.mark.parametrize("seed", range(SCHEDULES))
+async def test_one_deposit_and_many_ways_to_take_it_back(stage: Stage, seed: int) -> None:
+    arrived = flow("deposit", 100)
+    await stage.do(Transfer(arrived, START))
+    reversals = [Transfer(Flow(str(new_id()), "reversal", takes_back=arrived.key), START) for _ in range(2)]
+    await stage.at_once([*reversals, Transfer(flow("withdrawal", 60), START)], seed=seed)
