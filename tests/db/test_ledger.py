@@ -81,7 +81,12 @@ async def state(connection: AsyncConnection, tenant: UUID) -> list[object]:
     await set_tenant(connection, tenant)
     found: list[object] = []
     for table in ("accounts", "holds", "ledger_transactions", "ledger_legs"):
-        found += [tuple(row) for row in await sql(connection, f"SELECT * FROM {table} ORDER BY {table}::text")]
+        found += [
+            tuple(row)
+            for row in await sql(
+                connection, f"SELECT * FROM {table} WHERE tenant_id = :tenant ORDER BY {table}::text", tenant=tenant
+            )
+        ]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db import settlement
-from db.engine import tenant_transaction, transaction
+from db import migrate, settlement
+from db.engine import Role, create_engine, tenant_transaction, transaction
+from db.identity import create_tenant
 from db.ids import new_id
 from domain.settlement import CommandStatus, Outcome
 from tests.commands import command, read, take
@@ -86,9 +88,20 @@ async def test_taking_twice_takes_once(tenants_engine: AsyncEngine, tenant: UUID
     assert events.n == 1
 
 
-async def test_lanes_are_short_to_look_at_however_many_wait(tenants_engine: AsyncEngine, tenant: UUID) -> None:
+@pytest.fixture
+async def apart(empty_url: str) -> AsyncIterator[AsyncEngine]:
+    """A database of the test's own: no worker of another test carries its commands out."""
+    await asyncio.to_thread(migrate.upgrade, empty_url)
+    engine = create_engine(empty_url, Role.APP)
+    yield engine
+    await engine.dispose()
+
+
+async def test_lanes_are_short_to_look_at_however_many_wait(apart: AsyncEngine) -> None:
     """Twenty thousand, half of them held up by the other half: first met by connections that saw an empty table."""
-    engine = tenants_engine
+    engine, tenant = apart, new_id()
+    async with transaction(engine) as connection:
+        assert await create_tenant(connection, new_tenant=tenant, name=f"test-{tenant}")
 
     async def look() -> tuple[list[settlement.LedgerTurn], list[int]]:
         async with tenant_transaction(engine, tenant) as connection:
