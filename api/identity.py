@@ -30,8 +30,10 @@ tenant_routes = router("/tenants", "identity")
 key_routes = router("/keys", "identity")
 ROUTERS = (tenant_routes, key_routes)
 
-#: What a tenant's first key may do: everything but make more tenants.
-FIRST_KEY_SCOPES = tuple(scope for scope in Scope if scope is not Scope.TENANTS_WRITE)
+#: What the platform's operator alone may do.
+OPERATOR_SCOPES = frozenset({Scope.TENANTS_WRITE, Scope.PLATFORM_WRITE})
+#: What a tenant's first key may do: everything in its tenant.
+FIRST_KEY_SCOPES = tuple(scope for scope in Scope if scope not in OPERATOR_SCOPES)
 
 
 class NewTenantInput(Input):

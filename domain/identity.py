@@ -48,6 +48,11 @@ class Scope(StrEnum):
     COMMANDS_READ = "commands:read"
     COMMANDS_WRITE = "commands:write"
     CONTROLS_WRITE = "controls:write"
+    PRICES_READ = "prices:read"
+    PRICES_WRITE = "prices:write"
+    MARGIN_READ = "margin:read"
+    MARGIN_WRITE = "margin:write"
+    PLATFORM_WRITE = "platform:write"
     KEYS_WRITE = "keys:write"
     TENANTS_WRITE = "tenants:write"
 

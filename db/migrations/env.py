@@ -14,7 +14,9 @@ import db.escrow.tables
 import db.idempotency
 import db.identity
 import db.ledger.tables
+import db.margin.tables
 import db.outbox
+import db.prices.tables
 import db.receipts
 import db.reconciliation.tables
 import db.sealing.tables

@@ -40,6 +40,8 @@ EXACT = (
     "db/settlement",
     "db/reconciliation",
     "db/transfers",
+    "db/margin",
+    "db/prices",
 )
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.

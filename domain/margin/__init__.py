@@ -1,0 +1,1 @@
+"""The rules of margin: health, levels, events and what is recommended."""
