@@ -16,7 +16,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="make a tenant")
     create.add_argument("name")
-    create.add_argument("--operator", action="store_true", help="its key may make further tenants and act for the platform")
+    create.add_argument(
+        "--operator", action="store_true", help="its key may do what is the platform's: tenants, prices, parameters"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
