@@ -10,6 +10,9 @@ from uuid import UUID, uuid5
 #: Accounts and actors of our own begin like this, so no user may.
 SYSTEM_PREFIX: Final = "system:"
 
+#: Whose events everybody sees: what happens to no tenant in particular, as a change of prices.
+PLATFORM_TENANT: Final = UUID(int=0)
+
 #: What ``is_user_id`` asks for, in words.
 USER_ID_RULE: Final = (
     "a user id has 1 to 200 characters, is not blank, has no control characters and does not begin with 'system:'"
