@@ -89,6 +89,11 @@ def reconciliation_workflow_id(tenant_id: UUID, run_id: UUID) -> str:
     return f"reconciliation:{tenant_id}:{run_id}"
 
 
+def price_refresh_workflow_id(refresh_id: UUID) -> str:
+    """The id of the workflow that refreshes prices because somebody asked."""
+    return f"price-refresh:{refresh_id}"
+
+
 def is_user_id(text: str) -> bool:
     """Whether ``text`` may name a tenant's user.
 
