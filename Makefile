@@ -25,7 +25,7 @@ demo: $(READY) ## play a whole escrow against the running stack
 	@$(PY) -m tools demo
 
 test: check ## run every check and every test (WORKERS=2 processes; ARGS=path::test runs that, in one)
-	$(PY) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
+	$(PY) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
 
 soak: $(READY) ## kill every process at random under load, and judge the outcome (SEED= KILLS=60 MINUTES=10)
 	$(PY) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
