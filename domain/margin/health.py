@@ -8,7 +8,7 @@ the comparison below never disagree.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from domain.fixed import RATIO_ONE, value_ceil, value_floor
 from domain.margin.model import LIQUIDATION_BPS, Level, Levels, Market, Position, Side
@@ -18,8 +18,7 @@ from domain.money import BASIS_POINTS
 REARM_PERCENT = 102
 
 
-@dataclass(frozen=True, slots=True)
-class Valuation:
+class Valuation(NamedTuple):
     """An account in 1e-8 USD. ``weighted`` is the sum of each collateral's value times its liquidation threshold in
     basis points; ``capacity`` the sum of values at the low price times loan-to-value, ``debt_high`` debt at the high
     price: these two say what may be borrowed. ``confirmed``: every price in it may drive something automatic."""
