@@ -7,7 +7,7 @@ whole minor units, rounded so that the rule itself, asked again, says that the t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -20,6 +20,7 @@ from domain.money import BASIS_POINTS, MAX_MINOR
 TARGET_BPS: Final = 15_000
 #: Percentages are in 1e-8 percent.
 PERCENT_SCALE: Final = 8
+_BORROW, _DECLARED = Side.BORROW, Origin.DECLARED
 _HUNDRED_PERCENT: Final = 100 * 10**PERCENT_SCALE
 
 
@@ -39,6 +40,9 @@ class Action(StrEnum):
     SELL = "sell"
 
 
+_REPAY, _TOP_UP, _SELL = Action
+
+
 class Recommendation(NamedTuple):
     """One way to ``target_bps``: repay debt of ``asset``, top up with it, or sell it and repay ``repay_minor`` of
     ``repay_asset`` at the prices used, without fees. ``health`` (1e-18) is what results, None where no debt is left."""
@@ -52,7 +56,7 @@ class Recommendation(NamedTuple):
     health: int | None
 
 
-class _Holding(NamedTuple):
+class Holding(NamedTuple):
     """All of one asset on one side: its amount, what of it is declared, what it is worth by the rule, in how many
     positions."""
 
@@ -72,56 +76,81 @@ def liquidation_price_drop(valuation: Valuation) -> int | None:
     return (valuation.weighted - valuation.debt * BASIS_POINTS) * _HUNDRED_PERCENT // valuation.weighted
 
 
-def liquidation_prices(
-    positions: Iterable[Position], market: Market, valuation: Valuation
-) -> dict[str, LiquidationPrice | None]:
+class Holdings(NamedTuple):
+    """An account by asset: what is owned and what is owed."""
+
+    collateral: Mapping[str, Holding]
+    debt: Mapping[str, Holding]
+
+
+def liquidation_prices(holdings: Holdings, valuation: Valuation) -> dict[str, LiquidationPrice | None]:
     """Of each asset of the account, the price at which it becomes liquidatable while all others stay as they are; None
-    where no price does that. ``valuation`` is that of the positions.
+    where no price does that. ``valuation`` is that of the same account.
 
     Exact to the rule for an asset on one side; one on both sides has a band of some 1e-8 USD in which both roundings
     meet, and the answer is its safe end.
     """
-    if valuation.debt == 0:
-        return {position.asset: None for position in positions}
-    collateral, debt = _holdings(positions, market)
-    return {asset: _price(collateral.get(asset), debt.get(asset), valuation) for asset in collateral | debt}
+    collateral, debt = holdings
+    if not debt:
+        return dict.fromkeys(collateral)
+    return {asset: _price(collateral.get(asset), debt.get(asset), valuation) for asset in {**collateral, **debt}}
 
 
-def recommendations(
-    positions: Iterable[Position], market: Market, valuation: Valuation, levels: Levels
-) -> list[Recommendation]:
+def recommendations(holdings: Holdings, valuation: Valuation, levels: Levels) -> list[Recommendation]:
     """How to get to the target, one asset at a time; nothing when the account is there. What cannot reach it is left
     out: more than is owed, more than is owned, collateral that escrows hold and nobody may sell."""
-    target = max(TARGET_BPS, levels.warning_bps)
+    target = target_bps(levels)
     if valuation.weighted >= target * valuation.debt:
         return []
-    collateral, debt = _holdings(positions, market)
+    collateral, debt = holdings
     found = [_repay(owed, valuation, target) for owed in debt.values()]
     found += [_top_up(owned, valuation, target) for owned in collateral.values()]
-    largest = max(debt.values(), key=lambda owed: owed.worth)
+    largest = max(debt.values(), key=_worth)
     found += [_sell(owned, largest, valuation, target) for owned in collateral.values()]
     return [one for one in found if one is not None]
 
 
-def _holdings(positions: Iterable[Position], market: Market) -> tuple[dict[str, _Holding], dict[str, _Holding]]:
-    """What is owned and what is owed, by asset. Side, asset and origin name a position once."""
-    owned: dict[str, _Holding] = {}
-    owed: dict[str, _Holding] = {}
+def main_recommendations(holdings: Holdings, valuation: Valuation, levels: Levels) -> list[Recommendation]:
+    """Of ``recommendations``, those that concern the largest debt and the largest collateral: what an event says."""
+    target = target_bps(levels)
+    if valuation.weighted >= target * valuation.debt:
+        return []
+    largest = max(holdings.debt.values(), key=_worth)
+    found = [_repay(largest, valuation, target)]
+    if holdings.collateral:
+        owned = max(holdings.collateral.values(), key=_worth)
+        found += [_top_up(owned, valuation, target), _sell(owned, largest, valuation, target)]
+    return [one for one in found if one is not None]
+
+
+def target_bps(levels: Levels) -> int:
+    """The health that advice leads to: the default, or the user's warning level where it is tighter."""
+    return max(TARGET_BPS, levels.warning_bps)
+
+
+def hold(positions: Iterable[Position], market: Market) -> Holdings:
+    """The positions by asset. Side, asset and origin name a position once."""
+    owned: dict[str, Holding] = {}
+    owed: dict[str, Holding] = {}
     for side, asset, amount, origin in positions:
         terms = market[asset]
         unit = VALUE_UNITS[terms.scale]
-        if side is Side.BORROW:
-            owed[asset] = _Holding(terms, amount, amount, -(-amount * terms.mid // unit), (amount,))
+        if side is _BORROW:
+            owed[asset] = Holding(terms, amount, amount, -(-amount * terms.mid // unit), (amount,))
             continue
-        declared = amount if origin is Origin.DECLARED else 0
-        holding = _Holding(terms, amount, declared, amount * terms.mid // unit, (amount,))
+        declared = amount if origin is _DECLARED else 0
+        holding = Holding(terms, amount, declared, amount * terms.mid // unit, (amount,))
         other = owned.get(asset)
         owned[asset] = holding if other is None else _together(holding, other)
-    return owned, owed
+    return Holdings(owned, owed)
 
 
-def _together(one: _Holding, other: _Holding) -> _Holding:
-    return _Holding(
+def _worth(holding: Holding) -> int:
+    return holding.worth
+
+
+def _together(one: Holding, other: Holding) -> Holding:
+    return Holding(
         one.terms,
         one.amount + other.amount,
         one.declared + other.declared,
@@ -130,7 +159,7 @@ def _together(one: _Holding, other: _Holding) -> _Holding:
     )
 
 
-def _price(owned: _Holding | None, owed: _Holding | None, valuation: Valuation) -> LiquidationPrice | None:
+def _price(owned: Holding | None, owed: Holding | None, valuation: Valuation) -> LiquidationPrice | None:
     if owned is None:
         assert owed is not None
         return _rising(owed, valuation)
@@ -149,7 +178,7 @@ def _price(owned: _Holding | None, owed: _Holding | None, valuation: Valuation) 
     return None
 
 
-def _falling(owned: _Holding, missing: int, threshold: int) -> LiquidationPrice:
+def _falling(owned: Holding, missing: int, threshold: int) -> LiquidationPrice:
     """The smallest price at which the positions are worth enough."""
     unit = VALUE_UNITS[owned.terms.scale]
     needed = -(-missing // threshold)
@@ -166,14 +195,14 @@ def _falling(owned: _Holding, missing: int, threshold: int) -> LiquidationPrice:
     return LiquidationPrice(low, below=True)
 
 
-def _rising(owed: _Holding, valuation: Valuation) -> LiquidationPrice | None:
+def _rising(owed: Holding, valuation: Valuation) -> LiquidationPrice | None:
     """The greatest price at which the debt is not too much."""
     bearable = valuation.weighted // LIQUIDATION_BPS - (valuation.debt - owed.worth)
     price = bearable * VALUE_UNITS[owed.terms.scale] // owed.amount
     return LiquidationPrice(price, below=False) if price > 0 else None
 
 
-def _repay(owed: _Holding, valuation: Valuation, target: int) -> Recommendation | None:
+def _repay(owed: Holding, valuation: Valuation, target: int) -> Recommendation | None:
     others = valuation.debt - owed.worth
     bearable = valuation.weighted // target - others
     if bearable < 0:
@@ -181,10 +210,10 @@ def _repay(owed: _Holding, valuation: Valuation, target: int) -> Recommendation 
     mid, unit = owed.terms.mid, VALUE_UNITS[owed.terms.scale]
     rest = bearable * unit // mid
     health = health_factor(valuation.weighted, others - -rest * mid // unit)
-    return Recommendation(Action.REPAY, owed.terms.symbol, owed.amount - rest, None, 0, target, health)
+    return Recommendation(_REPAY, owed.terms.symbol, owed.amount - rest, None, 0, target, health)
 
 
-def _top_up(owned: _Holding, valuation: Valuation, target: int) -> Recommendation | None:
+def _top_up(owned: Holding, valuation: Valuation, target: int) -> Recommendation | None:
     threshold = owned.terms.parameters.liquidation_threshold_bps
     if threshold == 0:
         return None
@@ -196,10 +225,10 @@ def _top_up(owned: _Holding, valuation: Valuation, target: int) -> Recommendatio
         return None
     weighted = valuation.weighted + (after * mid // unit - before) * threshold
     health = health_factor(weighted, valuation.debt)
-    return Recommendation(Action.TOP_UP, owned.terms.symbol, after - declared, None, 0, target, health)
+    return Recommendation(_TOP_UP, owned.terms.symbol, after - declared, None, 0, target, health)
 
 
-def _sell(owned: _Holding, owed: _Holding, valuation: Valuation, target: int) -> Recommendation | None:
+def _sell(owned: Holding, owed: Holding, valuation: Valuation, target: int) -> Recommendation | None:
     mid, unit = owned.terms.mid, VALUE_UNITS[owned.terms.scale]
     owed_mid, owed_unit = owed.terms.mid, VALUE_UNITS[owed.terms.scale]
     threshold = owned.terms.parameters.liquidation_threshold_bps
@@ -216,4 +245,4 @@ def _sell(owned: _Holding, owed: _Holding, valuation: Valuation, target: int) ->
     if weighted < target * debt:
         return None
     health = health_factor(weighted, debt)
-    return Recommendation(Action.SELL, owned.terms.symbol, sold, owed.terms.symbol, repaid, target, health)
+    return Recommendation(_SELL, owned.terms.symbol, sold, owed.terms.symbol, repaid, target, health)

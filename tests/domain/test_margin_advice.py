@@ -15,8 +15,10 @@ from domain.margin.advice import (
     Action,
     LiquidationPrice,
     Recommendation,
+    hold,
     liquidation_price_drop,
     liquidation_prices,
+    main_recommendations,
     recommendations,
 )
 from domain.margin.health import health_factor, is_below, value
@@ -28,11 +30,11 @@ BEYOND = 10**90
 
 
 def prices(positions: list[Position], given: Market) -> dict[str, LiquidationPrice | None]:
-    return liquidation_prices(positions, given, value(positions, given))
+    return liquidation_prices(hold(positions, given), value(positions, given))
 
 
 def advice(positions: list[Position], given: Market, levels: Levels = DEFAULT_LEVELS) -> list[Recommendation]:
-    return recommendations(positions, given, value(positions, given), levels)
+    return recommendations(hold(positions, given), value(positions, given), levels)
 
 
 def is_liquidatable(positions: list[Position], given: Market, asset: str, price: int) -> bool:
@@ -73,7 +75,7 @@ def test_liquidation_prices_are_where_the_rule_turns(given_market: Market, posit
     sides = defaultdict(set)
     for position in positions:
         sides[position.asset].add(position.side)
-    for asset, at in liquidation_prices(positions, given_market, found).items():
+    for asset, at in liquidation_prices(hold(positions, given_market), found).items():
         if at is None:
             at_the_ends = [is_liquidatable(positions, given_market, asset, price) for price in (1, BEYOND)]
             if sides[asset] == {Side.COLLATERAL}:
@@ -92,7 +94,9 @@ def test_what_is_recommended_reaches_the_target(
     given_market: Market, positions: list[Position], levels: Levels
 ) -> None:
     found = value(positions, given_market)
-    advised = recommendations(positions, given_market, found, levels)
+    holdings = hold(positions, given_market)
+    advised = recommendations(holdings, found, levels)
+    assert set(main_recommendations(holdings, found, levels)) <= set(advised)
     target = Fraction(levels.warning_bps, 10_000)
     health = exact_health(positions, given_market)
     if health is None or health >= target:
