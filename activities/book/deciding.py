@@ -14,6 +14,7 @@ from uuid import UUID
 import numpy as np
 
 from activities.book.columns import (
+    EXACT_BELOW,
     HALF,
     KINDS,
     NEVER,
@@ -43,7 +44,7 @@ LEVELS: Final = tuple(Level)
 
 @dataclass(slots=True)
 class Account:
-    """A candidate as the rule takes it. ``row`` is its place in a table, or -1 for one that is kept whole."""
+    """A candidate as the rule takes it. ``row`` is its place in a table, or its number where it is kept whole."""
 
     row: int
     number: int
@@ -155,18 +156,20 @@ class Judge:
         tenant = self._columns.tenants[account.tenant]
         user = self._columns.user(account.user) if isinstance(account.user, int) else account.user
         chance = os.urandom(20)
+        held = hold(account.positions, self._market)
         snapshot = sheet.snapshot(
             tenant,
             uuid7(self._at, chance[:10]),
             user,
             account.positions,
+            held,
             valuation,
             levels,
             previous_health=account.health,
             cause=CAUSE,
+            advised=main_recommendations(held, valuation, levels),
         )
-        advised = sheet.recommended(account.positions, valuation, levels)
-        event, data = sheet.event(uuid7(self._at, chance[10:]), snapshot, raised, advised)
+        event, data = sheet.event(uuid7(self._at, chance[10:]), snapshot, raised)
         move = Move(
             account.number,
             account.version,
@@ -180,7 +183,7 @@ class Judge:
 
 def _of_whole(whole: Whole) -> Account:
     return Account(
-        -1,
+        whole.account,
         whole.account,
         whole.tenant,
         whole.user,
@@ -221,8 +224,11 @@ def settle(columns: Columns, decided: Decided, moved: set[int]) -> None:
     if decided.waiting:
         seen = np.array([level for level, _ in decided.waiting.values()], np.int64)
         set_windows(table, np.array(list(decided.waiting), np.int64), seen)
-    pairs = zip(decided.rows, decided.tellings, strict=True)
-    kept = [(row, telling.move) for row, telling in pairs if telling.move.account in moved]
+    kept = [
+        (row, telling.move)
+        for row, telling in zip(decided.rows, decided.tellings, strict=True)
+        if telling.move.account in moved and _fits(telling.move.health)
+    ]
     if not kept:
         return
     rows = np.array([row for row, _ in kept], np.int64)
@@ -235,6 +241,11 @@ def settle(columns: Columns, decided: Decided, moved: set[int]) -> None:
     table.head["health_high"][rows] = [health // HALF if health > 0 else 0 for health in healths]
     table.head["health_low"][rows] = [health % HALF if health > 0 else health for health in healths]
     set_windows(table, rows)
+
+
+def _fits(health: str | None) -> bool:
+    """Whether the columns hold a health; an account with a larger one is read again, and then kept whole."""
+    return health is None or scaled(health) < EXACT_BELOW
 
 
 def scaled(health: str) -> int:

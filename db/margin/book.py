@@ -110,6 +110,15 @@ _AUDIT = text(
     FROM unnest(CAST(:tenants AS uuid[]), CAST(:details AS text[])) AS a (tenant_id, details)
     """
 )
+_PARAMETERS = text(
+    """
+    SELECT v.version, s.symbol, s.scale, p.ltv_bps, p.liquidation_threshold_bps, p.liquidation_bonus_bps,
+        p.borrow_rate_bps
+    FROM (SELECT version FROM margin_parameter_versions WHERE effective_from <= clock_timestamp()
+        ORDER BY effective_from DESC LIMIT 1) AS v
+        JOIN margin_parameters p USING (version) JOIN assets s ON s.symbol = p.asset
+    """
+)
 _TICKED_AT = text("SELECT recorded_at FROM price_ticks WHERE tick = :tick")
 _BEHIND = text(
     """
@@ -215,6 +224,12 @@ async def write(
 async def finish(connection: AsyncConnection, fence: Fence, due_at: datetime | None) -> None:
     """Every account of the shards was looked at; ``due_at`` is when the first of those that wait may be told."""
     await connection.execute(_FINISH, _fenced(fence) | {"due_at": due_at})
+
+
+async def parameters(connection: AsyncConnection) -> tuple[int, dict[str, tuple[int, Parameters]]]:
+    """The version in force (0 for none), and by asset its scale and what it counts for."""
+    rows = (await connection.execute(_PARAMETERS)).all()
+    return (rows[0].version if rows else 0), {row.symbol: (row.scale, Parameters(*row[3:])) for row in rows}
 
 
 async def ticked_at(connection: AsyncConnection, tick: int) -> datetime | None:

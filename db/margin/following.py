@@ -22,7 +22,10 @@ NUMBER_BYTES: Final = 8 + 2 * DIGIT_GROUPS
 _COPY_SECONDS: Final = 300.0
 _STEADY = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 #: The hash of a group's accounts stays in memory; the scan of all positions may take longer than other statements do.
-_ROOM = text("SELECT set_config('work_mem', '128MB', true), set_config('statement_timeout', '300s', true)")
+_ROOM = text(
+    "SELECT set_config('work_mem', '128MB', true), set_config('statement_timeout', '300s', true),"
+    " set_config('idle_in_transaction_session_timeout', '300s', true)"
+)
 _SNAPSHOT = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 _SYMBOLS = text("SELECT symbol FROM assets ORDER BY symbol")
 
