@@ -6,6 +6,7 @@ page by position, so that a transaction that commits late appears behind the rea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,9 +20,12 @@ from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.columns import METADATA, instant, recorded_at, tenant_id
+from domain.ids import PLATFORM_TENANT
 
 SETTLEMENT_TOPIC = "settlement.events.v1"
-TOPICS = (SETTLEMENT_TOPIC,)
+PRICES_TOPIC = "market.prices.v1"
+MARGIN_TOPIC = "margin.events.v1"
+TOPICS = (SETTLEMENT_TOPIC, PRICES_TOPIC, MARGIN_TOPIC)
 
 #: The channel on which a commit wakes the relay.
 WAKE_CHANNEL = "holdfast_outbox"
@@ -77,17 +81,54 @@ class FeedEvent:
     data: dict[str, Any]
 
 
+_FEED_COLUMNS = "event_id, position, topic, type, subject, occurred_at, recorded_at, data"
+
+
 async def feed(connection: AsyncConnection, *, topic: str | None, after: int, limit: int) -> list[FeedEvent]:
-    """Up to ``limit`` events of the transaction's tenant behind position ``after``, in order."""
+    """Up to ``limit`` events of the transaction's tenant and of the platform behind position ``after``, in order.
+
+    Each part reads its own index as far as needed; together in one condition they would read everybody's events.
+    """
     condition = "AND topic = :topic" if topic is not None else ""
+    part = (
+        f"(SELECT {_FEED_COLUMNS} FROM outbox WHERE tenant_id = %s AND position > :after {condition}"
+        " ORDER BY position LIMIT :limit)"
+    )
     rows = await connection.execute(
         text(
-            "SELECT event_id, position, topic, type, subject, occurred_at, recorded_at, data FROM outbox"
-            f" WHERE position > :after {condition} ORDER BY position LIMIT :limit"
+            f"SELECT {_FEED_COLUMNS} FROM ({part % 'current_tenant()'} UNION ALL {part % ':platform'}) AS both_parts"
+            " ORDER BY position LIMIT :limit"
         ),
-        {"after": after, "limit": limit} | ({"topic": topic} if topic is not None else {}),
+        {"after": after, "limit": limit, "platform": PLATFORM_TENANT} | ({"topic": topic} if topic is not None else {}),
     )
     return [FeedEvent(**row) for row in rows.mappings()]
+
+
+async def append(connection: AsyncConnection, tenant_id: UUID, events: Sequence[OutboxEvent]) -> None:
+    """Write events in the commit of what they tell; an event that is there already stays as it is."""
+    if events:
+        await connection.execute(
+            text(
+                "INSERT INTO outbox (tenant_id, event_id, topic, type, subject, occurred_at, data)"
+                " SELECT :tenant, event_id, topic, type, subject, occurred_at, data"
+                " FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS e (n int, event_id uuid, topic text, type text,"
+                " subject text, occurred_at timestamptz, data jsonb) ORDER BY n ON CONFLICT DO NOTHING"
+            ),
+            {"tenant": tenant_id, "events": json.dumps([row_of(n, event) for n, event in enumerate(events)])},
+        )
+
+
+def row_of(n: int, event: OutboxEvent) -> dict[str, Any]:
+    """An event as statements that write many take it; ``n`` is its place among them."""
+    return {
+        "n": n,
+        "event_id": str(event.event_id),
+        "topic": event.topic,
+        "type": event.type,
+        "subject": event.subject,
+        "occurred_at": event.occurred_at.isoformat(),
+        "data": event.data,
+    }
 
 
 async def recent_subjects(
@@ -145,8 +186,13 @@ async def lag(connection: AsyncConnection) -> tuple[int, float]:
 
 
 async def tenant_head(connection: AsyncConnection) -> int:
-    """The position of the last event of the transaction's tenant, 0 before the first."""
-    return int(await connection.scalar(text("SELECT coalesce(max(position), 0) FROM outbox")) or 0)
+    """The position of the last event that the transaction's tenant sees, 0 before the first."""
+    part = "(SELECT max(position) FROM outbox WHERE tenant_id = %s)"
+    head = await connection.scalar(
+        text(f"SELECT coalesce(greatest({part % 'current_tenant()'}, {part % ':platform'}), 0)"),
+        {"platform": PLATFORM_TENANT},
+    )
+    return int(head or 0)
 
 
 async def feed_head(connection: AsyncConnection) -> int:
@@ -155,7 +201,10 @@ async def feed_head(connection: AsyncConnection) -> int:
 
 
 async def feed_news(connection: AsyncConnection, *, after: int, most: int) -> dict[UUID, int]:
-    """Of the first ``most`` events behind a position: whose, and each one's last position. Any role may ask."""
+    """Of the first ``most`` events behind a position: whose, and each one's last position. Any role may ask.
+
+    What is ``PLATFORM_TENANT``'s is everybody's.
+    """
     rows = await connection.execute(
         text("SELECT tenant_id, latest FROM feed_news(:after, :most)"), {"after": after, "most": most}
     )

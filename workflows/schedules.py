@@ -17,6 +17,7 @@ from temporalio.client import (
 
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.prices import REFRESH_LIMIT, PricePartitionsWorkflow, PriceRefreshWorkflow, RefreshPrices
 from workflows.reconciliation import ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
 from workflows.settlement import SettlementWatchWorkflow
@@ -25,12 +26,24 @@ from workflows.transfers.watch import TransferWatchWorkflow
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
-def schedules(task_queue: str) -> Mapping[str, Schedule]:
+#: How often prices are refreshed unless a setting says otherwise.
+PRICE_REFRESH_SECONDS = 15
+
+
+def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SECONDS) -> Mapping[str, Schedule]:
     """The schedules by id, for the workers of ``task_queue``."""
 
-    def start(run: Any, *arguments: Any, name: str, summary: str) -> ScheduleActionStartWorkflow:
+    def start(
+        run: Any, *arguments: Any, name: str, summary: str, limit: timedelta | None = None
+    ) -> ScheduleActionStartWorkflow:
         return ScheduleActionStartWorkflow(
-            run, *arguments, id=name, task_queue=task_queue, task_timeout=TASK_TIMEOUT, static_summary=summary
+            run,
+            *arguments,
+            id=name,
+            task_queue=task_queue,
+            task_timeout=TASK_TIMEOUT,
+            execution_timeout=limit,
+            static_summary=summary,
         )
 
     return {
@@ -80,6 +93,28 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
                 summary="compare every tenant's books from the first transaction on",
             ),
             offset=timedelta(hours=2, minutes=37),
+            catchup=_DAY // 2,
+        ),
+        "holdfast:price-refresh": _every(
+            timedelta(seconds=price_refresh_seconds),
+            start(
+                PriceRefreshWorkflow.run,
+                RefreshPrices(),
+                name="price-refresh",
+                summary="ask every source, and make one price of what they say",
+                limit=REFRESH_LIMIT,
+            ),
+            # A refresh that was missed is no loss: the next one sees what it would have seen.
+            catchup=timedelta(seconds=max(10, price_refresh_seconds)),
+        ),
+        "holdfast:price-partitions": _every(
+            _DAY,
+            start(
+                PricePartitionsWorkflow.run,
+                name="price-partitions",
+                summary="make the partitions of price history before their months begin",
+            ),
+            offset=timedelta(hours=1, minutes=11),
             catchup=_DAY // 2,
         ),
     }
