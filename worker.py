@@ -27,6 +27,9 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
+from activities.book.audit import BookAuditActivities
+from activities.book.steps import BOOK_GROUPS, BookActivities
+from activities.book.watch import BookWatchActivities
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
@@ -90,6 +93,7 @@ def create_worker(
     engine: AsyncEngine,
     deployment: str = DEPLOYMENT_NAME,
     prices: PriceDesk | None = None,
+    book_groups: int = BOOK_GROUPS,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
@@ -103,7 +107,12 @@ def create_worker(
     escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
     reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     pricing = PriceActivities(engine, Doorbell(engine), prices or PriceDesk())
+    book = BookActivities(engine, Doorbell(engine), groups=book_groups)
     activities: list[Any] = [
+        book.plan,
+        book.revalue,
+        BookWatchActivities(engine).wake_behind,
+        BookAuditActivities(engine, Doorbell(engine)).audit,
         escrow.open,
         escrow.apply,
         ledger.transfer,
@@ -202,7 +211,13 @@ async def run(settings: WorkerSettings) -> None:
             print(f"worker: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_UNAVAILABLE) from None
         worker = create_worker(
-            client, settings.temporal_task_queue, build, tenants=tenants, engine=engine, prices=prices
+            client,
+            settings.temporal_task_queue,
+            build,
+            tenants=tenants,
+            engine=engine,
+            prices=prices,
+            book_groups=settings.book_groups,
         )
         outward = create_relay(
             client,

@@ -13,6 +13,9 @@ SYSTEM_PREFIX: Final = "system:"
 #: Whose events everybody sees: what happens to no tenant in particular, as a change of prices.
 PLATFORM_TENANT: Final = UUID(int=0)
 
+#: The workflow that carries the margin book; there is one.
+BOOK_WORKFLOW_ID: Final = "book"
+
 #: What ``is_user_id`` asks for, in words.
 USER_ID_RULE: Final = (
     "a user id has 1 to 200 characters, is not blank, has no control characters and does not begin with 'system:'"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from activities.dispatch import Listener, TenantEvent, Wake
-from domain.ids import settlement_workflow_id
+from domain.ids import BOOK_WORKFLOW_ID, settlement_workflow_id
+from workflows.book import BookRun, BookWorkflow
 from workflows.search import attributes
 from workflows.settlement import SettlementRun, SettlementWorkflow
 
@@ -24,4 +25,16 @@ def _commands_received(event: TenantEvent) -> Wake:
     )
 
 
-LISTENERS: Mapping[str, Listener] = {"commands.received": _commands_received}
+def _prices_ticked(event: TenantEvent) -> Wake:
+    """Prices changed: the book is revalued at the newest ones, however many ticks say so."""
+    return Wake(
+        workflow=BookWorkflow.run,
+        workflow_id=BOOK_WORKFLOW_ID,
+        argument=BookRun(),
+        summary="revalues every margin account at the newest prices",
+        search_attributes=attributes(event.tenant_id, status="working"),
+        signal="ticked",
+    )
+
+
+LISTENERS: Mapping[str, Listener] = {"commands.received": _commands_received, "prices.ticked": _prices_ticked}

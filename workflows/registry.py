@@ -12,6 +12,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import Info
 
 from domain.errors import HoldfastError
+from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
@@ -25,6 +26,9 @@ from workflows.transfers.watch import TransferWatchWorkflow
 from workflows.transfers.workflow import PendingTransferWorkflow
 
 WORKFLOWS: tuple[type[Any], ...] = (
+    BookWorkflow,
+    BookWatchWorkflow,
+    BookAuditWorkflow,
     EscrowWorkflow,
     EscrowWatchWorkflow,
     TransferWorkflow,

@@ -26,7 +26,6 @@ from kit.clock import now
 PAGE: Final = 20_000
 #: A check or a revaluation that is just being written is done by then.
 SECOND_LOOK_SECONDS: Final = 5.0
-TOPIC: Final = "margin.events.v1"
 DISAGREED: Final = "margin.audit_disagreed"
 
 _log = logging.getLogger(__name__)
@@ -100,8 +99,10 @@ class BookAuditActivities:
                 "price_tick": found.tick,
                 "parameter_version": found.parameters,
             }
-            event = outbox.OutboxEvent(finding_id, TOPIC, DISAGREED, subject_of(found.user_id), at, details)
-            await outbox.write(connection, found.tenant_id, event)
+            event = outbox.OutboxEvent(
+                finding_id, outbox.MARGIN_TOPIC, DISAGREED, subject_of(found.user_id), at, details
+            )
+            await outbox.append(connection, found.tenant_id, [event])
             origin = audit.Origin(workflow_id=activity.info().workflow_id)
             record = audit.AuditRecord(event.subject, DISAGREED, at, origin, details)
             await audit.write(connection, found.tenant_id, record)

@@ -307,7 +307,8 @@ def code_of(asset: int, kind: int) -> int:
 
 def is_borrow(codes: Ints) -> NDArray[np.bool_]:
     """Which codes are of debt."""
-    return (codes != NOTHING) & ((codes - 1) % len(KINDS) == BORROW_KIND)
+    borrows: NDArray[np.bool_] = (codes != NOTHING) & ((codes - 1) % len(KINDS) == BORROW_KIND)
+    return borrows
 
 
 def _ranks(owner: Ints, borrows: NDArray[np.bool_]) -> Ints:

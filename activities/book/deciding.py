@@ -26,11 +26,12 @@ from activities.book.columns import (
     Whole,
 )
 from activities.book.screen import Candidates, set_windows
-from activities.margin.rows import Sheet, ratio, subject_of
 from db.margin.book import Move, Telling
 from domain.ids import uuid7
-from domain.margin.health import health_factor, settled_level, value
-from domain.margin.model import Level, Levels, Market, Position
+from domain.margin.advice import hold, main_recommendations
+from domain.margin.health import health_factor, is_below, settled_level, value
+from domain.margin.model import LIQUIDATION_BPS, Level, Levels, Market, Position
+from domain.margin.rows import Sheet, ratio, subject_of
 from domain.margin.telling import ALARMS, COOLDOWNS, AccountState, tell
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -61,13 +62,15 @@ class Account:
 @dataclass(slots=True)
 class Decided:
     """What was decided on some candidates. ``tellings`` are to be written, ``told`` is what the columns then hold;
-    ``steady`` need nothing, ``waiting`` are worse than told until their cooldown ends (microseconds)."""
+    ``steady`` need nothing, ``waiting`` are worse than told until their cooldown ends (microseconds).
+    ``held`` counts accounts that would be liquidatable if their prices were confirmed."""
 
     key: Key | None
     tellings: list[Telling] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     steady: list[int] = field(default_factory=list)
     waiting: dict[int, tuple[Level, int]] = field(default_factory=dict)
+    held: int = 0
 
 
 class Judge:
@@ -145,6 +148,7 @@ class Judge:
         level = settled_level(told, valuation.weighted, valuation.debt, levels, confirmed=valuation.confirmed)
         if level == told:
             decided.steady.append(account.row)
+            decided.held += not valuation.confirmed and is_below(valuation.weighted, valuation.debt, LIQUIDATION_BPS)
             return
         told_at = {LEVELS[n]: instant(at) for n, at in enumerate(account.told_at, start=1) if at != NEVER}
         after, raised = tell(AccountState(levels, told, told_at), valuation, self._at)
@@ -200,7 +204,7 @@ def audit_details(tellings: Sequence[Telling], tick: int, version: int) -> dict[
     """What each tenant's audit record says of a batch: how many of its accounts were told what."""
     counts: dict[UUID, Counter[str]] = {}
     for telling in tellings:
-        counts.setdefault(telling.snapshot[0], Counter())[telling.type] += 1
+        counts.setdefault(telling.snapshot.tenant_id, Counter())[telling.type] += 1
     return {
         tenant: json.dumps({"price_tick": tick, "parameter_version": version, "told": dict(sorted(told.items()))})
         for tenant, told in counts.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import Final
 
@@ -11,7 +12,7 @@ import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from activities.book.columns import Columns, Fetched, Ints, Key, Place
-from activities.book.deciding import Decided
+from activities.book.deciding import Decided, instant
 from activities.book.reading import changes, fetched, wholes
 from activities.book.screen import Candidates, Weights, screen, set_windows
 from db.engine import transaction
@@ -19,6 +20,7 @@ from db.margin import following
 
 #: Accounts that changed are read again so many at a time.
 PAGE: Final = 20_000
+HELD_AGAIN: Final = timedelta(minutes=1)
 #: Where accounts wait that the columns do not hold; their row is their number.
 _WHOLE: Final[Key] = (-1, -1)
 
@@ -31,6 +33,8 @@ class Part:
         self.lock = asyncio.Lock()
         self.columns = Columns()
         self._engine = engine
+        #: How many accounts the last look found liquidatable at prices that are not confirmed.
+        self.held = 0
         self._since: int | None = None
         self._waiting: dict[Place, int] = {}
         self._due: list[tuple[int, Key, int]] = []
@@ -46,6 +50,13 @@ class Part:
         while self._due and self._waiting.get((self._due[0][1], self._due[0][2])) != self._due[0][0]:
             heappop(self._due)
         return self._due[0][0] if self._due else None
+
+    def due_at(self, at: datetime) -> datetime | None:
+        """When to look again though no price changes: at the end of a cooldown; or soon, for a price is confirmed
+        without a tick when it was only stale and then comes the same."""
+        dues = [] if self.due is None else [instant(self.due)]
+        dues += [at + HELD_AGAIN] if self.held else []
+        return min(dues, default=None)
 
     def forget(self) -> None:
         """Begin anew: a first read that failed may have left a part of the accounts."""
@@ -87,6 +98,7 @@ class Part:
     def note(self, decided: Decided) -> None:
         """Remember who waits and until when; whoever was decided otherwise waits no longer."""
         key = decided.key or _WHOLE
+        self.held += decided.held
         if self._waiting:
             for row in (*decided.steady, *decided.rows):
                 self._waiting.pop((key, row), None)

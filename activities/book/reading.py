@@ -90,9 +90,7 @@ def fetched(content: Binary, columns: Columns) -> Fetched:
     return Fetched(heads, Users(content.users), owner, codes, high, low, np.flatnonzero(odd))
 
 
-def wholes(
-    accounts: Sequence[OddAccount], positions: Sequence[OddPosition], columns: Columns
-) -> Mapping[int, Whole]:
+def wholes(accounts: Sequence[OddAccount], positions: Sequence[OddPosition], columns: Columns) -> Mapping[int, Whole]:
     """Accounts that the columns do not hold, by number."""
     theirs: dict[int, list[Position]] = {each.account: [] for each in accounts}
     for account, side, asset, origin, amount_minor in positions:

@@ -12,8 +12,8 @@ t for a threshold over 10,000. Let Cr, Dr be the same sums of *real* numbers, wi
 1. *Roundings of the rule.* Collateral values are floored and thresholds of assets are at most 1, debt values ceiled:
    Cr - c < C <= Cr and Dr <= D < Dr + d, with c and d the numbers of positions on each side.
 2. *Floats.* An amount is computed as high * 1e16 + low: (1+u)^3 (1e16 is exact). A weight is one correctly rounded
-   division of integers: (1+u). Then a product (1+u) and at most 31 additions of non-negative terms (1+u)^31. So each sum
-   has a relative error of at most 36u/(1-36u) < 2^-47.8; no term is negative, so there is no cancellation. Products
+   division of integers: (1+u). Then a product (1+u) and at most 31 additions of non-negative terms (1+u)^31. So each
+   sum has a relative error of at most 36u/(1-36u) < 2^-47.8; no term is negative, so there is no cancellation. Products
    neither overflow nor get subnormal: amounts are integers from 1 to 1e32, weights between 1e-50 and 1e70 or zero.
 3. *Worse.* C < tD implies Cr - c < t(Dr + d), so Cr < t Dr + (td + c). The screen asks Cf < below * Df + slack with
    below = t(1 + GUARD) and slack = td + c + 1. Six more roundings (below, slack, product, sum) cost less than 2^-49.

@@ -15,8 +15,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
-from activities.book.deciding import Decided, Judge, audit_details, instant, microseconds, settle, told_by_type
-from activities.book.messages import BookPlan, RevalueGroup, Revalued
+from activities.book.deciding import Decided, Judge, audit_details, microseconds, settle, told_by_type
+from activities.book.messages import BookPlan, Revalued, RevalueGroup
 from activities.book.part import Part
 from activities.book.screen import weights
 from db import prices
@@ -25,13 +25,15 @@ from db.engine import transaction
 from db.margin import book
 from db.margin.book import Fence, Superseded
 from db.margin.tables import SHARDS
+from db.outbox import MARGIN_TOPIC
 from domain.margin.model import AssetTerms, Market
 from domain.margin.rows import Sheet
 from kit.clock import now
 
-TOPIC: Final = "margin.events.v1"
 #: Accounts that one commit moves.
 BATCH: Final = 2_000
+#: Into how many parts the book is divided unless a setting says otherwise.
+BOOK_GROUPS: Final = 4
 #: Accounts that changed between the read and the write are read again at once, so many times.
 ROUNDS: Final = 3
 BEAT_SECONDS: Final = 3.0
@@ -64,14 +66,25 @@ class Ground:
         return Sheet(self.market, parameter_version=self.version, price_tick=self.tick, at=self.at)
 
 
+@dataclass(slots=True)
+class Totals:
+    """What the rounds of one revaluation came to."""
+
+    candidates: int = 0
+    transitions: int = 0
+    left: int = 0
+
+
 class BookActivities:
-    """``engine`` sees every tenant; ``doorbell`` wakes the relay. ``groups`` is into how many parts the book is divided.
+    """``engine`` sees every tenant; ``doorbell`` wakes the relay. ``groups`` is how many parts the book has.
 
     A process keeps the groups that it was given, and follows their accounts. Another one that is given the same group
     loads it, too; whoever writes, the fence and the versions keep a transition from being written twice.
     """
 
-    def __init__(self, engine: AsyncEngine, doorbell: Doorbell, *, groups: int = 4, batch: int = BATCH) -> None:
+    def __init__(
+        self, engine: AsyncEngine, doorbell: Doorbell, *, groups: int = BOOK_GROUPS, batch: int = BATCH
+    ) -> None:
         self._engine = engine
         self._doorbell = doorbell
         self._groups = groups
@@ -108,7 +121,7 @@ class BookActivities:
 
     async def _revalue(self, part: Part) -> Revalued:
         began = monotonic()
-        totals = {"candidates": 0, "transitions": 0, "left": 0}
+        totals = Totals()
         await part.follow()
         ground = await self._ground()
         fence = Fence(part.shards, ground.tick, ground.version)
@@ -116,12 +129,11 @@ class BookActivities:
             await book.begin(connection, fence)
         for _ in range(ROUNDS):
             left = await self._round(part, ground, fence, totals)
-            totals["left"] += left
+            totals.left += left
             if not left:
                 break
             await part.follow()
-        due = part.due
-        due_at = None if due is None else instant(due)
+        due_at = part.due_at(ground.at)
         async with transaction(self._engine) as connection:
             await book.finish(connection, fence, due_at)
             ticked = await book.ticked_at(connection, ground.tick)
@@ -138,19 +150,22 @@ class BookActivities:
             waiting=part.waiting,
             due_at=due_at,
             milliseconds=int((monotonic() - began) * 1000),
-            **totals,
+            candidates=totals.candidates,
+            transitions=totals.transitions,
+            left=totals.left,
         )
 
-    async def _round(self, part: Part, ground: Ground, fence: Fence, totals: dict[str, int]) -> int:
+    async def _round(self, part: Part, ground: Ground, fence: Fence, totals: Totals) -> int:
         """Screen, decide and write once; returns how many accounts had changed meanwhile."""
         began = perf_counter()
         at = weights(part.columns.symbols, ground.market)
         found = await asyncio.to_thread(part.candidates, at, microseconds(ground.at))
         _screened.observe(perf_counter() - began)
         count = sum(len(each.rows) for each in found) + len(part.columns.always)
-        totals["candidates"] += count
+        totals.candidates += count
         _candidates.inc(count)
         judge = Judge(part.columns, ground.sheet())
+        part.held = 0
         work = (decided for each in [*map(judge.decide, found), iter([judge.decide_wholes()])] for decided in each)
         batches = _batches(work, self._batch)
         left = 0
@@ -160,11 +175,11 @@ class BookActivities:
             while (batch := await preparing) is not None:
                 preparing = asyncio.create_task(asyncio.to_thread(next, batches, None))
                 written = await self._write(part, ground, fence, batch)
-                totals["transitions"] += written
+                totals.transitions += written
                 left += sum(len(each.tellings) for each in batch) - written
         finally:
             await asyncio.gather(preparing, return_exceptions=True)
-            if totals["transitions"]:
+            if totals.transitions:
                 self._doorbell.ring()
         _left.inc(left)
         return left
@@ -179,7 +194,7 @@ class BookActivities:
                     connection,
                     fence,
                     tellings,
-                    topic=TOPIC,
+                    topic=MARGIN_TOPIC,
                     at=ground.at,
                     workflow_id=activity.info().workflow_id,
                     details=audit_details(tellings, ground.tick, ground.version),
@@ -239,7 +254,8 @@ def _batches(work: Iterator[Decided], limit: int) -> Iterator[list[Decided]]:
 
 def _pieces(decided: Decided, limit: int) -> Iterator[Decided]:
     """The same in parts of at most ``limit`` transitions; who needs nothing goes with the first."""
-    yield Decided(decided.key, decided.tellings[:limit], decided.rows[:limit], decided.steady, decided.waiting)
+    first = decided.tellings[:limit], decided.rows[:limit]
+    yield Decided(decided.key, *first, decided.steady, decided.waiting, decided.held)
     for begin in range(limit, len(decided.tellings), limit):
         end = begin + limit
         yield Decided(decided.key, decided.tellings[begin:end], decided.rows[begin:end])
@@ -250,4 +266,3 @@ async def _beat(told: str) -> None:
     while True:
         activity.heartbeat(told)
         await asyncio.sleep(BEAT_SECONDS)
-

@@ -56,7 +56,8 @@ _DISAGREEING = text(
         SELECT version FROM margin_parameter_versions WHERE effective_from <= now()
         ORDER BY effective_from DESC LIMIT 1
     ), market AS MATERIALIZED (
-        SELECT p.asset, p.tick, p.confirmed, m.liquidation_threshold_bps AS threshold, m.version,
+        SELECT p.asset, p.tick, p.confirmed AND (p.fresh_until IS NULL OR p.quality = 'stale'
+            OR p.fresh_until >= clock_timestamp()) AS confirmed, m.liquidation_threshold_bps AS threshold, m.version,
             p.mid * ('1e' || (8 - s.scale))::numeric AS each
         FROM prices p JOIN assets s ON s.symbol = p.asset JOIN margin_parameters m USING (asset)
             JOIN version USING (version)

@@ -20,11 +20,17 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
+    TextClause,
     text,
 )
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.columns import METADATA, instant
+from db.margin.tables import margin_events, margin_health_snapshots
+from domain.margin.model import Parameters
+from domain.margin.rows import EventRow, SnapshotRow
 
 margin_book = Table(
     "margin_book",
@@ -65,36 +71,33 @@ _MOVE = text(
     RETURNING a.account_no
     """
 )
-_SNAPSHOTS = text(
-    """
-    INSERT INTO margin_health_snapshots (tenant_id, snapshot_id, user_id, health_score, previous_health_score, status,
-        total_collateral_usd, total_borrow_usd, collateral_breakdown, borrow_breakdown, liquidation_price_drop_percent,
-        parameter_version, price_tick, cause, calculated_at)
-    SELECT s.tenant_id, s.snapshot_id, s.user_id, CAST(s.health AS numeric), CAST(s.previous AS numeric), s.status,
-        CAST(s.owned AS numeric), CAST(s.owed AS numeric), CAST(s.collateral AS jsonb), CAST(s.borrow AS jsonb),
-        CAST(s.drop AS numeric), s.version, s.tick, s.cause, s.at
-    FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS uuid[]), CAST(:c2 AS text[]), CAST(:c3 AS text[]), CAST(:c4 AS text[]),
-        CAST(:c5 AS text[]), CAST(:c6 AS text[]), CAST(:c7 AS text[]), CAST(:c8 AS text[]), CAST(:c9 AS text[]),
-        CAST(:c10 AS text[]), CAST(:c11 AS integer[]), CAST(:c12 AS bigint[]), CAST(:c13 AS text[]),
-        CAST(:c14 AS timestamptz[]))
-        AS s (tenant_id, snapshot_id, user_id, health, previous, status, owned, owed, collateral, borrow, drop, version,
-            tick, cause, at)
-    """
-)
-_EVENTS = text(
-    """
-    INSERT INTO margin_events (tenant_id, event_id, snapshot_id, user_id, event_type, severity, health_score,
-        previous_health_score, threshold_breached, message, recommendations, collateral_usd, borrow_usd)
-    SELECT e.tenant_id, e.event_id, e.snapshot_id, e.user_id, e.type, e.severity, CAST(e.health AS numeric),
-        CAST(e.previous AS numeric), CAST(e.threshold AS numeric), e.message, CAST(e.advice AS jsonb),
-        CAST(e.owned AS numeric), CAST(e.owed AS numeric)
-    FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS uuid[]), CAST(:c2 AS uuid[]), CAST(:c3 AS text[]), CAST(:c4 AS text[]),
-        CAST(:c5 AS text[]), CAST(:c6 AS text[]), CAST(:c7 AS text[]), CAST(:c8 AS text[]), CAST(:c9 AS text[]),
-        CAST(:c10 AS text[]), CAST(:c11 AS text[]), CAST(:c12 AS text[]))
-        AS e (tenant_id, event_id, snapshot_id, user_id, type, severity, health, previous, threshold, message, advice,
-            owned, owed)
-    """
-)
+
+
+_DIALECT: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def _insertion(table: Table, fields: Sequence[str]) -> TextClause:
+    """Insert rows that come as one list per column, ``c0`` and so on; numbers and JSON come as text."""
+    kinds = [_kind(table.c[field]) for field in fields]
+    given = ", ".join(
+        f"CAST(:c{number} AS {'text' if as_text else kind}[])" for number, (kind, as_text) in enumerate(kinds)
+    )
+    taken = ", ".join(
+        f"CAST(r.{field} AS {kind})" if as_text else f"r.{field}"
+        for field, (kind, as_text) in zip(fields, kinds, strict=True)
+    )
+    names = ", ".join(fields)
+    return text(f"INSERT INTO {table.name} ({names}) SELECT {taken} FROM unnest({given}) AS r ({names})")
+
+
+def _kind(column: Column[Any]) -> tuple[str, bool]:
+    """A column's type, and whether its values come as text."""
+    kind = column.type.compile(dialect=_DIALECT)
+    return kind, kind == "JSONB" or kind.startswith("NUMERIC")
+
+
+_SNAPSHOTS = _insertion(margin_health_snapshots, SnapshotRow._fields)
+_EVENTS = _insertion(margin_events, EventRow._fields)
 _OUTBOX = text(
     """
     INSERT INTO outbox (tenant_id, event_id, topic, type, subject, occurred_at, data)
@@ -157,11 +160,11 @@ class Move(NamedTuple):
 
 
 class Telling(NamedTuple):
-    """Everything that one account's transition writes. ``snapshot`` and ``event`` are rows in their columns' order."""
+    """Everything that one account's transition writes; ``data`` is the event's in the feed, as JSON."""
 
     move: Move
-    snapshot: Sequence[Any]
-    event: Sequence[Any]
+    snapshot: SnapshotRow
+    event: EventRow
     type: str
     subject: str
     data: str
@@ -181,7 +184,7 @@ async def write(
     *,
     topic: str,
     at: datetime,
-    workflow_id: str,
+    workflow_id: str | None,
     details: dict[UUID, str],
 ) -> set[int]:
     """Write transitions, and answer whose: accounts that changed since they were read are left out, to be read again.
@@ -208,14 +211,14 @@ async def write(
         await connection.execute(_SNAPSHOTS, _columns([each.snapshot for each in kept]))
         await connection.execute(_EVENTS, _columns([each.event for each in kept]))
         sent = {
-            "tenants": [each.event[0] for each in kept],
-            "events": [each.event[1] for each in kept],
+            "tenants": [each.event.tenant_id for each in kept],
+            "events": [each.event.event_id for each in kept],
             "types": [each.type for each in kept],
             "subjects": [each.subject for each in kept],
             "data": [each.data for each in kept],
         }
         await connection.execute(_OUTBOX, {"topic": topic, "at": at} | sent)
-        theirs = dict.fromkeys(each.event[0] for each in kept)
+        theirs = dict.fromkeys(each.event.tenant_id for each in kept)
         told_to = {"tenants": list(theirs), "details": [details[tenant] for tenant in theirs]}
         await connection.execute(_AUDIT, {"workflow_id": workflow_id, "at": at} | told_to)
     return moved
