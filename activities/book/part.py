@@ -82,7 +82,7 @@ class Part:
                     page = newer[begin : begin + PAGE]
                     content = await following.read(connection, self.columns.symbols, accounts=page)
                     await self._take(await asyncio.to_thread(fetched, content, self.columns), connection)
-                    count = len(newer)
+                count = len(newer)
         self._since = since
         return count
 
