@@ -94,16 +94,22 @@ async def _look(opened: Step, asked: RecordCheck, account: MarginAccount) -> Che
     request, connection = asked.request, opened.connection
     # What was found later is dated later, whichever workflow was started first.
     at = max(asked.at, account.checked_at or asked.at)
-    positions = await _positions(connection, request, account)
     seen = await _seen(connection, at)
+    stored = await accounts.positions(connection, request.tenant_id, account)
+    positions = await _wanted(connection, request, account, stored, seen.parameters)
+    unpriced: Refusal | None = None
     try:
         check_computable(positions, seen.parameters, seen.market, at)
     except Refusal as refusal:
         if request.cause is not Cause.SETTLEMENT:
             raise
-        # The position is the truth whatever it is worth; the book values it at the next price.
-        _log.warning("a margin account cannot be valued: %s", refusal)
-        return await _finish(opened, asked, at, CheckOutcome(), {"unpriced": refusal.field}, ())
+        unpriced = refusal
+    if positions != stored:
+        await accounts.replace_positions(connection, request.tenant_id, account, positions)
+    if unpriced is not None:
+        # What escrows hold is the truth whatever it is worth; the book values it at the next price.
+        _log.warning("a margin account cannot be valued: %s", unpriced)
+        return await _finish(opened, asked, at, CheckOutcome(), {"unpriced": unpriced.field}, ())
     levels = account.state.levels
     if request.levels is not None:
         levels = check_levels(request.levels.to_levels(), DEFAULT_LEVELS)
@@ -119,19 +125,24 @@ async def _look(opened: Step, asked: RecordCheck, account: MarginAccount) -> Che
     return await _finish(opened, asked, at, outcome, _facts(request, snapshot, state), events)
 
 
-async def _positions(connection: AsyncConnection, request: CheckMargin, account: MarginAccount) -> list[Position]:
-    """The account's positions as they are from now on, written where they changed."""
-    tenant = request.tenant_id
-    stored = await accounts.positions(connection, tenant, account)
+async def _wanted(
+    connection: AsyncConnection,
+    request: CheckMargin,
+    account: MarginAccount,
+    stored: Sequence[Position],
+    in_force: ParameterSet,
+) -> list[Position]:
+    """The account's positions as they are from now on. What escrows hold of an asset that does not count, does not."""
     declared = [position for position in stored if position.origin is Origin.DECLARED]
     if request.positions is not None:
         declared = [position.to_position() for position in request.positions if position.amount_minor]
-    held = await escrows.held_for(connection, tenant, account.user_id, account.escrow_collateral)
-    wanted = declared + [Position(Side.COLLATERAL, asset, amount, Origin.ESCROW) for asset, amount in held.items()]
-    wanted.sort(key=lambda position: (position.side is Side.BORROW, position.asset, position.origin))
-    if wanted != stored:
-        await accounts.replace_positions(connection, tenant, account, wanted)
-    return wanted
+    held = await escrows.held_for(connection, request.tenant_id, account.user_id, account.escrow_collateral)
+    counted = [
+        Position(Side.COLLATERAL, asset, amount, Origin.ESCROW)
+        for asset, amount in held.items()
+        if asset in in_force.assets
+    ]
+    return sorted(declared + counted, key=lambda each: (each.side is Side.BORROW, each.asset, each.origin))
 
 
 async def _seen(connection: AsyncConnection, at: datetime) -> _Seen:
