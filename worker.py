@@ -36,6 +36,8 @@ from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
 from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
+from activities.margin import published, sync
+from activities.margin.steps import MarginActivities
 from activities.ports import Publisher
 from activities.prices.desk import PriceDesk
 from activities.prices.steps import PriceActivities, keep_partitions
@@ -64,7 +66,7 @@ from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from workflows.client import EscrowClient
-from workflows.listeners import LISTENERS
+from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
 
@@ -136,6 +138,7 @@ def create_worker(
         pricing.ask,
         pricing.record,
         pricing.keep_partitions,
+        MarginActivities(tenants, doorbell).check,
     ]
     return Worker(
         client,
@@ -158,8 +161,15 @@ def create_relay(
     client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine, publisher: Publisher | None = None
 ) -> Relay:
     """The relay with the consumers beside it; ``engine`` sees every tenant. Without a publisher, none publishes."""
-    consumers = [Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, Waker(client, task_queue)))]
-    if publisher is not None:
+    waker = Waker(client, task_queue)
+    margin = sync.MarginSync(engine, waker, margin_check)
+    consumers = [
+        Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, waker)),
+        sync.MarginSyncConsumer(engine, database_url, sync.CONSUMER, margin),
+    ]
+    if publisher is None:
+        consumers.append(Consumer(engine, database_url, published.CONSUMER, published.InTheFeed()))
+    else:
         consumers.append(Consumer(engine, database_url, consumer_name(publisher), Publishing(publisher)))
     return Relay(engine, database_url, consumers=consumers)
 

@@ -26,7 +26,6 @@ from db.ids import new_id
 from tools.local.postgres import EmbeddedPostgres
 
 SCALES = {"BTC": 8, "DAI": 18, "ETH": 18, "USDC": 6, "USDT": 6}
-PRICES = {"BTC": "60000", "DAI": "1", "ETH": "3000", "USDC": "1", "USDT": "1"}
 
 
 @dataclass
@@ -174,7 +173,7 @@ async def booking(postgres: EmbeddedPostgres) -> AsyncIterator[Booking]:
     try:
         async with transaction(tenants) as opened:
             assert await create_tenant(opened, new_tenant=made.tenant, name="book")
-        await made.price(**PRICES)
+        await made.price(BTC="60000", DAI="1", ETH="3000", USDC="1", USDT="1")
         yield made
     finally:
         await tenants.dispose()

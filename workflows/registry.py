@@ -16,6 +16,7 @@ from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
+from workflows.margin.workflow import MarginCheckWorkflow
 from workflows.prices import PricePartitionsWorkflow, PriceRefreshWorkflow
 from workflows.reconciliation import ReconciliationSweepWorkflow, ReconciliationWorkflow
 from workflows.retention import RetentionWorkflow
@@ -42,6 +43,7 @@ WORKFLOWS: tuple[type[Any], ...] = (
     ReconciliationSweepWorkflow,
     PriceRefreshWorkflow,
     PricePartitionsWorkflow,
+    MarginCheckWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

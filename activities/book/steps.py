@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,11 +22,12 @@ from activities.book.screen import weights
 from db import prices
 from db.doorbell import Doorbell
 from db.engine import transaction
-from db.margin import book
+from db.margin import book, parameters
 from db.margin.book import Fence, Superseded
 from db.margin.tables import SHARDS
 from db.outbox import MARGIN_TOPIC
-from domain.margin.model import AssetTerms, Market
+from domain.margin.market import PRICE_AGE_MAX, ParameterSet, build
+from domain.margin.model import Market
 from domain.margin.rows import Sheet
 from kit.clock import now
 
@@ -58,8 +59,13 @@ class Ground:
 
     market: Market
     tick: int
-    version: int
+    parameters: ParameterSet
     at: datetime
+
+    @property
+    def version(self) -> int:
+        """The version of the parameters."""
+        return self.parameters.version
 
     def sheet(self) -> Sheet:
         """What makes the rows of its transitions."""
@@ -124,7 +130,7 @@ class BookActivities:
         totals = Totals()
         await part.follow()
         ground = await self._ground()
-        fence = Fence(part.shards, ground.tick, ground.version)
+        fence = Fence(part.shards, ground.tick, ground.parameters.effective_from)
         async with transaction(self._engine) as connection:
             await book.begin(connection, fence)
         for _ in range(ROUNDS):
@@ -216,25 +222,13 @@ class BookActivities:
         return found
 
     async def _ground(self) -> Ground:
+        at = now()
         async with transaction(self._engine) as connection:
-            current = await prices.current(connection)
-            version, parameters = await book.parameters(connection)
-        market: Mapping[str, AssetTerms] = {
-            symbol: AssetTerms(
-                symbol=symbol,
-                scale=scale,
-                parameters=counts,
-                mid=price.mid,
-                low=price.low,
-                high=price.high,
-                confirmed=price.confirmed,
-                quality=str(price.quality),
-                as_of=price.as_of,
-            )
-            for symbol, (scale, counts) in parameters.items()
-            if (price := current.get(symbol)) is not None
-        }
-        return Ground(market, max((price.tick for price in current.values()), default=0), version, now())
+            quotes = await prices.current(connection)
+            counts = await parameters.in_force(connection, at)
+        usable = {asset: quote for asset, quote in quotes.items() if at - quote.as_of <= PRICE_AGE_MAX}
+        tick = max((quote.tick for quote in quotes.values()), default=0)
+        return Ground(build(counts, usable), tick, counts, at)
 
 
 def _batches(work: Iterator[Decided], limit: int) -> Iterator[list[Decided]]:

@@ -12,8 +12,9 @@ from temporalio.common import WorkflowIDConflictPolicy
 from activities.book.messages import BookRun
 from db import prices
 from db.engine import transaction
-from db.margin import book
+from db.margin import book, parameters
 from domain.ids import BOOK_WORKFLOW_ID
+from kit.clock import now
 
 #: The relay wakes the workflow within a second or so; the margin keeps the watch from doing the same work.
 BEHIND_AFTER: Final = timedelta(seconds=30)
@@ -30,10 +31,12 @@ class BookWatchActivities:
     async def wake_behind(self) -> bool:
         """Wake the book's workflow, or start it, when the book is behind; returns whether it was."""
         async with transaction(self._engine) as connection:
-            current = await prices.current(connection)
-            version, _ = await book.parameters(connection)
-            tick = max((price.tick for price in current.values()), default=0)
-            if not tick or not await book.is_behind(connection, tick=tick, version=version, margin=BEHIND_AFTER):
+            quotes = await prices.current(connection)
+            # Parameters that took effect a moment ago may still be on their way through the book.
+            counts = await parameters.in_force(connection, now() - BEHIND_AFTER)
+            tick = max((quote.tick for quote in quotes.values()), default=0)
+            since = counts.effective_from
+            if not tick or not await book.is_behind(connection, tick=tick, since=since, margin=BEHIND_AFTER):
                 return False
         await activity.client().start_workflow(
             "BookWorkflow",

@@ -53,7 +53,7 @@ margin_audit_findings = Table(
 _DISAGREEING = text(
     """
     WITH version AS (
-        SELECT version FROM margin_parameter_versions WHERE effective_from <= now()
+        SELECT version, effective_from FROM margin_parameter_versions WHERE effective_from <= now()
         ORDER BY effective_from DESC LIMIT 1
     ), market AS MATERIALIZED (
         SELECT p.asset, p.tick, p.confirmed AND (p.fresh_until IS NULL OR p.quality = 'stale'
@@ -61,8 +61,9 @@ _DISAGREEING = text(
             p.mid * ('1e' || (8 - s.scale))::numeric AS each
         FROM prices p JOIN assets s ON s.symbol = p.asset JOIN margin_parameters m USING (asset)
             JOIN version USING (version)
+        WHERE p.as_of >= clock_timestamp() - interval '1 day'
     ), tip AS (
-        SELECT (SELECT max(tick) FROM prices) AS tick, (SELECT version FROM version) AS version
+        SELECT (SELECT max(tick) FROM prices) AS tick, version, effective_from FROM version
     ), page AS MATERIALIZED (
         SELECT * FROM margin_accounts WHERE account_no > :after AND account_no <= :upto
             AND (CAST(:accounts AS bigint[]) IS NULL OR account_no = ANY (CAST(:accounts AS bigint[])))
@@ -92,7 +93,7 @@ _DISAGREEING = text(
     SELECT w.tenant_id, w.user_id, w.account_no, w.version, w.told_level, w.strict, w.rearmed, tip.tick,
         tip.version AS parameters
     FROM wanted w CROSS JOIN tip JOIN margin_book b ON b.shard = w.shard
-    WHERE w.wanted <> w.told_level AND b.done_tick >= tip.tick AND b.done_version >= tip.version
+    WHERE w.wanted <> w.told_level AND b.done_tick >= tip.tick AND b.done_parameters_from >= tip.effective_from
         AND (w.wanted < w.told_level OR coalesce(
             (ARRAY[w.warning_told_at, w.margin_call_told_at, w.imminent_told_at, w.liquidation_told_at])[w.wanted]
             + (ARRAY[interval '31 min', interval '11 min', interval '3 min', interval '3 min'])[w.wanted],

@@ -16,7 +16,6 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     Column,
-    Integer,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -29,7 +28,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.columns import METADATA, instant
 from db.margin.tables import margin_events, margin_health_snapshots
-from domain.margin.model import Parameters
 from domain.margin.rows import EventRow, SnapshotRow
 
 margin_book = Table(
@@ -37,26 +35,26 @@ margin_book = Table(
     METADATA,
     Column("shard", SmallInteger, nullable=False),
     Column("tick", BigInteger, nullable=False, comment="the newest tick that was begun; older ones write no more"),
-    Column("parameter_version", Integer, nullable=False, comment="what assets counted for at it"),
+    instant("parameters_from", comment="when the parameters that it was begun with took effect"),
     Column("done_tick", BigInteger, nullable=False, comment="the newest tick at which every account was looked at"),
-    Column("done_version", Integer, nullable=False),
+    instant("done_parameters_from"),
     instant("due_at", nullable=True, comment="when the first account may be told what a cooldown holds back"),
     instant("revalued_at", nullable=True, comment="when the last revaluation ended"),
     PrimaryKeyConstraint("shard"),
 )
 
 _BEGIN = text(
-    "UPDATE margin_book SET tick = :tick, parameter_version = :version WHERE shard = ANY (CAST(:shards AS smallint[]))"
-    " AND (tick, parameter_version) <= (:tick, :version)"
+    "UPDATE margin_book SET tick = :tick, parameters_from = :since WHERE shard = ANY (CAST(:shards AS smallint[]))"
+    " AND (tick, parameters_from) <= (:tick, :since)"
 )
 _FENCE = text(
     "SELECT count(*) FROM (SELECT FROM margin_book WHERE shard = ANY (CAST(:shards AS smallint[]))"
-    " AND tick = :tick AND parameter_version = :version FOR SHARE) AS ours"
+    " AND tick = :tick AND parameters_from = :since FOR SHARE) AS ours"
 )
 _FINISH = text(
-    "UPDATE margin_book SET done_tick = :tick, done_version = :version, due_at = :due_at,"
+    "UPDATE margin_book SET done_tick = :tick, done_parameters_from = :since, due_at = :due_at,"
     " revalued_at = clock_timestamp() WHERE shard = ANY (CAST(:shards AS smallint[]))"
-    " AND tick = :tick AND parameter_version = :version"
+    " AND tick = :tick AND parameters_from = :since"
 )
 _MOVE = text(
     """
@@ -113,20 +111,11 @@ _AUDIT = text(
     FROM unnest(CAST(:tenants AS uuid[]), CAST(:details AS text[])) AS a (tenant_id, details)
     """
 )
-_PARAMETERS = text(
-    """
-    SELECT v.version, s.symbol, s.scale, p.ltv_bps, p.liquidation_threshold_bps, p.liquidation_bonus_bps,
-        p.borrow_rate_bps
-    FROM (SELECT version FROM margin_parameter_versions WHERE effective_from <= clock_timestamp()
-        ORDER BY effective_from DESC LIMIT 1) AS v
-        JOIN margin_parameters p USING (version) JOIN assets s ON s.symbol = p.asset
-    """
-)
 _TICKED_AT = text("SELECT recorded_at FROM price_ticks WHERE tick = :tick")
 _BEHIND = text(
     """
     SELECT EXISTS (
-        SELECT FROM margin_book b WHERE b.done_version < :version OR b.due_at < clock_timestamp() - :margin
+        SELECT FROM margin_book b WHERE b.done_parameters_from < :since OR b.due_at < clock_timestamp() - :margin
             OR EXISTS (
                 SELECT FROM price_ticks t WHERE t.tick > b.done_tick AND t.tick <= :tick
                     AND t.recorded_at < clock_timestamp() - :margin
@@ -142,11 +131,11 @@ class Superseded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What a batch says that it was decided at, and for which shards."""
+    """What a batch says that it was decided at, and for which shards; ``since``: parameters in force from then on."""
 
     shards: Sequence[int]
     tick: int
-    version: int
+    since: datetime
 
 
 class Move(NamedTuple):
@@ -229,25 +218,20 @@ async def finish(connection: AsyncConnection, fence: Fence, due_at: datetime | N
     await connection.execute(_FINISH, _fenced(fence) | {"due_at": due_at})
 
 
-async def parameters(connection: AsyncConnection) -> tuple[int, dict[str, tuple[int, Parameters]]]:
-    """The version in force (0 for none), and by asset its scale and what it counts for."""
-    rows = (await connection.execute(_PARAMETERS)).all()
-    return (rows[0].version if rows else 0), {row.symbol: (row.scale, Parameters(*row[3:])) for row in rows}
-
-
 async def ticked_at(connection: AsyncConnection, tick: int) -> datetime | None:
     """When a tick was recorded."""
     found: datetime | None = await connection.scalar(_TICKED_AT, {"tick": tick})
     return found
 
 
-async def is_behind(connection: AsyncConnection, *, tick: int, version: int, margin: timedelta) -> bool:
-    """Whether some shard was not revalued at these prices and parameters, or at the end of a cooldown, for ``margin``."""
-    return bool(await connection.scalar(_BEHIND, {"tick": tick, "version": version, "margin": margin}))
+async def is_behind(connection: AsyncConnection, *, tick: int, since: datetime, margin: timedelta) -> bool:
+    """Whether some shard was not revalued at a tick or at a cooldown's end, for ``margin``, or with parameters in force
+    ``since`` then."""
+    return bool(await connection.scalar(_BEHIND, {"tick": tick, "since": since, "margin": margin}))
 
 
 def _fenced(fence: Fence) -> dict[str, Any]:
-    return {"shards": list(fence.shards), "tick": fence.tick, "version": fence.version}
+    return {"shards": list(fence.shards), "tick": fence.tick, "since": fence.since}
 
 
 def _lists(columns: dict[str, Any]) -> dict[str, list[Any]]:

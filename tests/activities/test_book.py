@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -19,6 +19,8 @@ from db.margin.book import Fence, Superseded
 from kit.clock import now
 from tests.booking import Booking, booking
 from tools.local.postgres import EmbeddedPostgres
+
+ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -176,18 +178,18 @@ async def test_an_older_tick_writes_nothing_after_a_newer_one(desk: Booking) -> 
     await desk.account("user", {"ETH": "1"}, {"USDC": "2000"})
     older, shards = await desk.price(ETH="1900"), tuple(range(64))
     async with transaction(desk.engine) as connection:
-        await writing.begin(connection, Fence(shards, older, 1))
+        await writing.begin(connection, Fence(shards, older, ALWAYS))
     newer = await desk.price(ETH="3000")
     ends = await desk.revalue()
     assert {each.tick for each in ends} == {newer}
     assert await desk.told() == {"user": 1}
     with pytest.raises(Superseded):
         async with transaction(desk.engine) as connection:
-            await writing.begin(connection, Fence(shards, older, 1))
+            await writing.begin(connection, Fence(shards, older, ALWAYS))
     with pytest.raises(Superseded):
         async with transaction(desk.engine) as connection:
             await writing.write(
-                connection, Fence(shards, older, 1), [], topic="t", at=now(), workflow_id=None, details={}
+                connection, Fence(shards, older, ALWAYS), [], topic="t", at=now(), workflow_id=None, details={}
             )
 
 

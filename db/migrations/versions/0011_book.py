@@ -13,20 +13,20 @@ TABLES = """
 CREATE TABLE margin_book (
     shard SMALLINT NOT NULL,
     tick BIGINT NOT NULL,
-    parameter_version INTEGER NOT NULL,
+    parameters_from TIMESTAMP WITH TIME ZONE NOT NULL,
     done_tick BIGINT NOT NULL,
-    done_version INTEGER NOT NULL,
+    done_parameters_from TIMESTAMP WITH TIME ZONE NOT NULL,
     due_at TIMESTAMP WITH TIME ZONE,
     revalued_at TIMESTAMP WITH TIME ZONE,
     CONSTRAINT margin_book_pkey PRIMARY KEY (shard)
 );
 COMMENT ON COLUMN margin_book.tick IS 'the newest tick that was begun; older ones write no more';
-COMMENT ON COLUMN margin_book.parameter_version IS 'what assets counted for at it';
+COMMENT ON COLUMN margin_book.parameters_from IS 'when the parameters that it was begun with took effect';
 COMMENT ON COLUMN margin_book.done_tick IS 'the newest tick at which every account was looked at';
 COMMENT ON COLUMN margin_book.due_at IS 'when the first account may be told what a cooldown holds back';
 COMMENT ON COLUMN margin_book.revalued_at IS 'when the last revaluation ended';
-INSERT INTO margin_book (shard, tick, parameter_version, done_tick, done_version)
-SELECT shard, 0, 0, 0, 0 FROM generate_series(0, 63) AS shard;
+INSERT INTO margin_book (shard, tick, parameters_from, done_tick, done_parameters_from)
+SELECT shard, 0, '-infinity', 0, '-infinity' FROM generate_series(0, 63) AS shard;
 
 CREATE TABLE margin_audit_findings (
     tenant_id UUID NOT NULL,
@@ -65,7 +65,7 @@ GRANT SELECT ON margin_audit_findings TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, finding_id, user_id, account_version, told_level, strict_level, rearmed_level, price_tick,
     parameter_version) ON margin_audit_findings TO holdfast_engine;
 GRANT SELECT ON margin_book TO holdfast_app, holdfast_engine;
-GRANT UPDATE (tick, parameter_version, done_tick, done_version, due_at, revalued_at) ON margin_book
+GRANT UPDATE (tick, parameters_from, done_tick, done_parameters_from, due_at, revalued_at) ON margin_book
     TO holdfast_engine;
 """
 
