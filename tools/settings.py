@@ -6,9 +6,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kit.settings import load
-from workflows.schedules import PRICE_REFRESH_SECONDS
 
-__all__ = ["DatabaseSettings", "ScheduleSettings", "TemporalSettings", "load"]
+__all__ = ["DatabaseSettings", "TemporalSettings", "load"]
 
 
 class DatabaseSettings(BaseSettings):
@@ -27,9 +26,3 @@ class TemporalSettings(BaseSettings):
     temporal_address: str = Field(pattern=r"^.+:\d+$", description="The Temporal frontend, as host:port")
     temporal_namespace: str = "default"
     temporal_task_queue: str = "holdfast"
-
-
-class ScheduleSettings(TemporalSettings):
-    """The command that declares schedules."""
-
-    price_refresh_seconds: int = Field(default=PRICE_REFRESH_SECONDS, ge=1, le=3_600)

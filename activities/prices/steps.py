@@ -29,7 +29,6 @@ from db.engine import transaction
 from db.outbox import PRICES_TOPIC, OutboxEvent, append
 from db.prices import PRICES_CHANNEL, writing
 from db.prices.writing import Saved
-from domain.errors import Refusal
 from domain.ids import PLATFORM_TENANT
 from domain.prices.aggregation import refresh
 from domain.prices.model import Price, Quality, Reading, Refreshed, price_text
@@ -46,6 +45,10 @@ _stale = Gauge("holdfast_price_stale", "Whether the price has no quorum", ["asse
 _unconfirmed = Gauge("holdfast_price_unconfirmed", "Whether nothing automatic may happen on the price", ["asset"])
 _left_out = Counter("holdfast_price_readings_left_out_total", "Readings that did not count", ["source", "asset"])
 _months = Gauge("holdfast_price_partitions_ahead", "Months after the running one that have their partition")
+
+
+class PartitionMissing(RuntimeError):
+    """Prices could not be kept when the month ends. An operator has to find out why."""
 
 
 class PriceActivities:
@@ -96,14 +99,14 @@ class PriceActivities:
     async def keep_partitions(self) -> PartitionsKept:
         """Make the running month's partition and those of the next ``MONTHS_AHEAD`` where they are missing.
 
-        Refuses, for the operators' eyes, when the next month's is missing afterwards.
+        Raises ``PartitionMissing``, for the operators' eyes, when the next month's is missing afterwards.
         """
         async with transaction(self._engine) as connection:
             kept = await keep_partitions(connection, datetime.now(UTC).date())
         _months.set(max(0, len(kept.ahead) - 1))
         if len(kept.ahead) < 2:
             _log.error("the next month of price history has no partition", extra={"there": list(kept.ahead)})
-            raise Refusal("partition_missing", "the next month of price history has no partition")
+            raise PartitionMissing("the next month of price history has no partition")
         return kept
 
     async def _refreshed(self, connection: AsyncConnection, asked: RecordPrices) -> dict[str, Refreshed]:

@@ -13,12 +13,6 @@ from domain.fixed import PRICE_SCALE
 #: What every price is in, and so what a reading is in unless it says otherwise.
 DOLLARS: Final = "USD"
 
-CODES: Final = {
-    "price_unknown": "this asset has no price yet",
-    "range_invalid": "a range of time begins before it ends",
-    "range_too_long": "the range has more intervals than one answer holds",
-}
-
 #: Decimals of a hundred digits go in and out unrounded.
 _EXACT = Context(prec=200)
 _MAX_EXPONENT = 40

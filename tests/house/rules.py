@@ -42,6 +42,7 @@ EXACT = (
     "db/transfers",
     "db/margin",
     "db/prices",
+    "activities/prices",
 )
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
@@ -69,6 +70,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/transfers/watch.py": "finds overdue transfers of every tenant",
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
     "activities/reconciliation/steps.py": "reads and adds up the books page by page; begins and ends a run by steps",
+    "activities/prices/steps.py": "writes a refresh, whose receipt is its tick; makes partitions of history ahead",
     "activities/relay.py": "gives committed events their position, one batch a transaction",
     "activities/retention.py": "deletes what is old, one batch a transaction",
     "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
@@ -77,11 +79,12 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",
+    "api/pricebook.py": "reads the platform's prices for every tenant at once",
     "api/streams.py": "finds out for whom the feed grew, and reads for streams that share a place",
     "db/ledger/group.py": "one commit for all postings of a tenant that wait together",
     "db/step.py": "one step, one commit",
     "tools/tenants.py": "makes a tenant with its first key",
-    "worker.py": "reads the schema's revision before it begins to work",
+    "worker.py": "reads the schema's revision, and makes the first partitions, before it begins to work",
 }
 _VERBS = {"commit", "rollback", "begin", "begin_nested"}
 _STATEMENTS = {"BEGIN", "COMMIT", "ROLLBACK", "AUTOCOMMIT"}

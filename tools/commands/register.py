@@ -5,12 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from pydantic import Field
+
 from tools.commands.console import say
 from tools.local.registration import reconcile_schedules, register_search_attributes
-from tools.settings import ScheduleSettings, load
+from tools.settings import TemporalSettings, load
 from tools.temporal import connect
-from workflows.schedules import schedules
+from workflows.schedules import PRICE_REFRESH_SECONDS, schedules
 from workflows.search import SEARCH_ATTRIBUTES
+
+
+class ScheduleSettings(TemporalSettings):
+    """What schedules depend on."""
+
+    price_refresh_seconds: int = Field(default=PRICE_REFRESH_SECONDS, ge=1, le=3_600)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ BEGIN
         'CREATE TABLE %I PARTITION OF price_history FOR VALUES FROM (%L) TO (%L)',
         name, first || ' 00:00:00+00', (first + interval '1 month')::date || ' 00:00:00+00');
     RETURN true;
-EXCEPTION WHEN duplicate_table THEN
+EXCEPTION WHEN duplicate_table OR unique_violation THEN
     RETURN false;
 END $$;
 COMMENT ON FUNCTION ensure_price_partition(date) IS
