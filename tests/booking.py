@@ -25,6 +25,7 @@ from db.identity import create_tenant
 from db.ids import new_id
 from tools.local.postgres import EmbeddedPostgres
 
+_TEMPLATE = "book_template"
 SCALES = {"BTC": 8, "DAI": 18, "ETH": 18, "USDC": 6, "USDT": 6}
 
 
@@ -160,14 +161,22 @@ class Booking:
         return [(row.user_id, row.event_type) for row in rows]
 
 
+def _create(postgres: EmbeddedPostgres, name: str) -> None:
+    """A migrated database, copied from one that is migrated once a run."""
+    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [_TEMPLATE]).fetchone():
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
+            migrate.upgrade(postgres.url_of(_TEMPLATE))
+        made = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        connection.execute(made.format(sql.Identifier(name), sql.Identifier(_TEMPLATE)))
+
+
 @asynccontextmanager
 async def booking(postgres: EmbeddedPostgres) -> AsyncIterator[Booking]:
     """A fresh database with a tenant and a price for every asset."""
     name = f"book_{new_id().hex}"
-    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    await asyncio.to_thread(_create, postgres, name)
     url = postgres.url_of(name)
-    await asyncio.to_thread(migrate.upgrade, url)
     tenants, engine = create_engine(url, Role.APP, pool_size=4), create_engine(url, Role.ENGINE, pool_size=8)
     made = Booking(url, tenants, engine, new_id(), BookActivities(engine, Doorbell(engine)))
     try:

@@ -30,7 +30,7 @@ LINGER = timedelta(seconds=60)
 #: A group's revaluation, its first load and a crash's transitions included; it heartbeats all the while.
 GROUP_TIMEOUT = timedelta(minutes=10)
 GROUP_LIMIT = timedelta(minutes=20)
-HEARTBEAT_TIMEOUT = timedelta(seconds=12)
+HEARTBEAT_TIMEOUT = timedelta(seconds=8)
 PLAN_LIMIT = timedelta(minutes=5)
 AUDIT_TIMEOUT = timedelta(hours=1)
 AUDIT_LIMIT = timedelta(hours=2)

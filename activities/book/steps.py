@@ -37,7 +37,7 @@ BATCH: Final = 2_000
 BOOK_GROUPS: Final = 4
 #: Accounts that changed between the read and the write are read again at once, so many times.
 ROUNDS: Final = 3
-BEAT_SECONDS: Final = 3.0
+BEAT_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
