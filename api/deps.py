@@ -31,6 +31,7 @@ from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
 from workflows.client import EscrowClient, ReconciliationClient, TransferClient
+from workflows.margin.client import MarginClient
 
 _ASSETS_SECONDS = 5.0
 _SUMMARY_CHARACTERS = 60
@@ -64,6 +65,7 @@ class Services:
     streams: Streams
     doorbell: Doorbell
     reconciliations: ReconciliationClient
+    margin: MarginClient
 
 
 class AssetBook:

@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import controls, escrow, events, health, identity, ledger, problems, reconciliation, settlement
+from api import controls, escrow, events, health, identity, ledger, margin, problems, reconciliation, settlement
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
@@ -23,6 +23,7 @@ from domain.errors import Unavailable
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.client import EscrowClient, ReconciliationClient, TransferClient
+from workflows.margin.client import MarginClient
 
 VERSION = "0.1.0"
 DESCRIPTION = """
@@ -41,6 +42,7 @@ TAGS = [
         "Each outcome is an event `command.settled`, `command.rejected` or `command.failed` with subject "
         "`command:<command_id>`; each request that left commands is one `commands.received`.",
     },
+    {"name": "margin", "description": "Health of margin accounts, what their users are told, and what would be."},
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -70,6 +72,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             streams=streams,
             doorbell=Doorbell(engine),
             reconciliations=ReconciliationClient(temporal, settings.temporal_task_queue),
+            margin=MarginClient(temporal, settings.temporal_task_queue),
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -102,7 +105,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, margin)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)
