@@ -164,7 +164,7 @@ class Booking:
 def _create(postgres: EmbeddedPostgres, name: str) -> None:
     """A migrated database, copied from one that is migrated once a run."""
     with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [_TEMPLATE]).fetchone():
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_TEMPLATE]).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
             migrate.upgrade(postgres.url_of(_TEMPLATE))
         made = sql.SQL("CREATE DATABASE {} TEMPLATE {}")

@@ -27,7 +27,7 @@ from domain.ids import margin_check_workflow_id
 from domain.margin.advice import hold, recommendations
 from domain.margin.health import value
 from domain.margin.market import ParameterSet, build, check_computable, check_levels
-from domain.margin.model import DEFAULT_LEVELS, Market, Origin, Position, Side
+from domain.margin.model import DEFAULT_LEVELS, Market, Origin, Position, Side, in_order
 from domain.margin.rows import EventRow, Sheet, SnapshotRow, subject_of
 from domain.margin.telling import AccountState, tell
 
@@ -142,7 +142,7 @@ async def _wanted(
         for asset, amount in held.items()
         if asset in in_force.assets
     ]
-    return sorted(declared + counted, key=lambda each: (each.side is Side.BORROW, each.asset, each.origin))
+    return in_order(declared + counted)
 
 
 async def _seen(connection: AsyncConnection, at: datetime) -> _Seen:

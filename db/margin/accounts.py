@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.fixed import RATIO_SCALE
-from domain.margin.model import Level, Levels, Origin, Position, Side
+from domain.margin.model import Level, Levels, Origin, Position, Side, in_order
 from domain.margin.rows import EventRow, SnapshotRow
 from domain.margin.telling import AccountState
 
@@ -33,8 +33,7 @@ _FIND = text(_SELECT)
 _LOCK = text(f"{_SELECT} FOR UPDATE OF a")
 _OPEN = text("INSERT INTO margin_accounts (tenant_id, user_id) VALUES (:tenant, :user) ON CONFLICT DO NOTHING")
 _POSITIONS = text(
-    "SELECT side, asset, origin, amount_minor FROM margin_positions"
-    " WHERE tenant_id = :tenant AND account_no = :account ORDER BY side DESC, asset, origin"
+    "SELECT side, asset, origin, amount_minor FROM margin_positions WHERE tenant_id = :tenant AND account_no = :account"
 )
 
 #: What is not wanted any more goes; what is wanted and new or different is written.
@@ -130,9 +129,9 @@ async def open_(connection: AsyncConnection, tenant: UUID, user: str) -> MarginA
 
 
 async def positions(connection: AsyncConnection, tenant: UUID, account: MarginAccount) -> list[Position]:
-    """The account's positions: borrowed ones last, then by asset."""
+    """The account's positions, in order."""
     rows = await connection.execute(_POSITIONS, {"tenant": tenant, "account": account.account_no})
-    return [Position(Side(row.side), row.asset, int(row.amount_minor), Origin(row.origin)) for row in rows]
+    return in_order(Position(Side(row.side), row.asset, int(row.amount_minor), Origin(row.origin)) for row in rows)
 
 
 async def replace_positions(

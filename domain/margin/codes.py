@@ -12,5 +12,6 @@ CODES: Final = {
     "levels_out_of_order": "a milder level is reached no later than a worse one",
     "parameters_missing": "a version of the margin parameters names at least one asset",
     "shares_out_of_order": "loan-to-value is not above the liquidation threshold, and neither is above 1",
+    "share_too_large": "a bonus is at most 1, and a borrow rate at most 10 a year",
     "effective_from_in_past": "a version of the margin parameters takes effect now or later",
 }

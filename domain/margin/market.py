@@ -15,6 +15,7 @@ from domain.money import BASIS_POINTS
 #: display and for warnings, and for nothing automatic.
 PRICE_AGE_MAX: Final = timedelta(hours=24)
 LEVEL_BPS_MAX: Final = 1_000_000
+BORROW_RATE_BPS_MAX: Final = 100_000
 
 
 class Quote(Protocol):
@@ -128,6 +129,12 @@ def check_parameters(assets: Mapping[str, Parameters]) -> None:
         if found.liquidation_threshold_bps > BASIS_POINTS:
             message = "an asset does not count for more than its value"
             raise Refusal("shares_out_of_order", message, field=f"assets.{asset}.liquidation_threshold")
+        for name, bps, most in (
+            ("liquidation_bonus", found.liquidation_bonus_bps, BASIS_POINTS),
+            ("borrow_rate", found.borrow_rate_bps, BORROW_RATE_BPS_MAX),
+        ):
+            if bps > most:
+                raise Refusal("share_too_large", f"{name} is above {_ratio(most)}", field=f"assets.{asset}.{name}")
 
 
 def check_effective_from(effective_from: datetime, at: datetime) -> None:

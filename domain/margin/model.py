@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -91,6 +91,11 @@ class Position(NamedTuple):
     asset: str
     amount_minor: int
     origin: Origin = Origin.DECLARED
+
+
+def in_order(positions: Iterable[Position]) -> list[Position]:
+    """Collateral first, then by asset and origin: the order in which an account's positions are told."""
+    return sorted(positions, key=lambda each: (each.side is Side.BORROW, each.asset, each.origin))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_w
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.histories.ledger import LEDGER
+from tests.histories.margin import MARGIN
 from tests.histories.settlement import SETTLEMENT
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
@@ -296,6 +297,7 @@ STORIES: dict[str, Story] = {
         reconciliation,
         reconciliation_sweep,
         *SETTLEMENT,
+        *MARGIN,
     )
 }
 

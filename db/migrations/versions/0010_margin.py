@@ -212,6 +212,7 @@ BEGIN
         AND a.changed_in <> pg_current_xact_id()::text::bigint;
     RETURN NULL;
 END $$;
+REVOKE ALL ON FUNCTION margin_positions_touch() FROM PUBLIC;
 COMMENT ON FUNCTION margin_positions_touch() IS 'whoever changes positions changes their account';
 CREATE TRIGGER touch_inserted AFTER INSERT ON margin_positions REFERENCING NEW TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION margin_positions_touch();
