@@ -81,24 +81,25 @@ class FeedEvent:
     data: dict[str, Any]
 
 
+_LAST_POSITION = str(2**63 - 1)
 _FEED_COLUMNS = "event_id, position, topic, type, subject, occurred_at, recorded_at, data"
 
 
 async def feed(connection: AsyncConnection, *, topic: str | None, after: int, limit: int) -> list[FeedEvent]:
     """Up to ``limit`` events of the transaction's tenant and of the platform behind position ``after``, in order.
 
-    Each part reads its own index as far as needed; together in one condition they would read everybody's events.
+    Each part reads its own index as far as needed. Rows are compared as wholes, which only that index can order: with
+    ``tenant_id`` by itself, the planner may walk past everybody's events to find a few.
     """
-    condition = "AND topic = :topic" if topic is not None else ""
+    key = "tenant_id, position" if topic is None else "tenant_id, topic, position"
+    bound = "%s, %s" if topic is None else "%s, :topic, %s"
     part = (
-        f"(SELECT {_FEED_COLUMNS} FROM outbox WHERE tenant_id = %s AND position > :after {condition}"
-        " ORDER BY position LIMIT :limit)"
+        f"(SELECT {_FEED_COLUMNS} FROM outbox WHERE position IS NOT NULL AND ({key}) > ({bound % ('%s', ':after')})"
+        f" AND ({key}) <= ({bound % ('%s', _LAST_POSITION)}) ORDER BY {key} LIMIT :limit)"
     )
+    both = " UNION ALL ".join(part % (whose, whose) for whose in ("current_tenant()", ":platform"))
     rows = await connection.execute(
-        text(
-            f"SELECT {_FEED_COLUMNS} FROM ({part % 'current_tenant()'} UNION ALL {part % ':platform'}) AS both_parts"
-            " ORDER BY position LIMIT :limit"
-        ),
+        text(f"SELECT {_FEED_COLUMNS} FROM ({both}) AS both_parts ORDER BY position LIMIT :limit"),
         {"after": after, "limit": limit, "platform": PLATFORM_TENANT} | ({"topic": topic} if topic is not None else {}),
     )
     return [FeedEvent(**row) for row in rows.mappings()]
@@ -187,11 +188,12 @@ async def lag(connection: AsyncConnection) -> tuple[int, float]:
 
 async def tenant_head(connection: AsyncConnection) -> int:
     """The position of the last event that the transaction's tenant sees, 0 before the first."""
-    part = "(SELECT max(position) FROM outbox WHERE tenant_id = %s)"
-    head = await connection.scalar(
-        text(f"SELECT coalesce(greatest({part % 'current_tenant()'}, {part % ':platform'}), 0)"),
-        {"platform": PLATFORM_TENANT},
+    part = (
+        "(SELECT position FROM outbox WHERE position IS NOT NULL AND (tenant_id, position) > (%s, 0)"
+        f" AND (tenant_id, position) <= (%s, {_LAST_POSITION}) ORDER BY tenant_id DESC, position DESC LIMIT 1)"
     )
+    both = ", ".join(part % (whose, whose) for whose in ("current_tenant()", ":platform"))
+    head = await connection.scalar(text(f"SELECT coalesce(greatest({both}), 0)"), {"platform": PLATFORM_TENANT})
     return int(head or 0)
 
 

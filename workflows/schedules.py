@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from temporalio.client import (
@@ -34,19 +35,7 @@ PRICE_REFRESH_SECONDS = 15
 def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SECONDS) -> Mapping[str, Schedule]:
     """The schedules by id, for the workers of ``task_queue``."""
 
-    def start(
-        run: Any, *arguments: Any, name: str, summary: str, limit: timedelta | None = None
-    ) -> ScheduleActionStartWorkflow:
-        return ScheduleActionStartWorkflow(
-            run,
-            *arguments,
-            id=name,
-            task_queue=task_queue,
-            task_timeout=TASK_TIMEOUT,
-            execution_timeout=limit,
-            static_summary=summary,
-        )
-
+    start = partial(_start, task_queue)
     return {
         "holdfast:escrow-watch": _every(
             5 * _MINUTE,
@@ -110,8 +99,14 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
             offset=timedelta(hours=2, minutes=37),
             catchup=_DAY // 2,
         ),
+        **_prices(start, price_refresh_seconds),
+    }
+
+
+def _prices(start: Callable[..., ScheduleActionStartWorkflow], refresh_seconds: int) -> Mapping[str, Schedule]:
+    return {
         "holdfast:price-refresh": _every(
-            timedelta(seconds=price_refresh_seconds),
+            timedelta(seconds=refresh_seconds),
             start(
                 PriceRefreshWorkflow.run,
                 RefreshPrices(),
@@ -120,7 +115,7 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
                 limit=REFRESH_LIMIT,
             ),
             # A refresh that was missed is no loss: the next one sees what it would have seen.
-            catchup=timedelta(seconds=max(10, price_refresh_seconds)),
+            catchup=timedelta(seconds=max(10, refresh_seconds)),
         ),
         "holdfast:price-partitions": _every(
             _DAY,
@@ -133,6 +128,20 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
             catchup=_DAY // 2,
         ),
     }
+
+
+def _start(
+    task_queue: str, run: Any, *arguments: Any, name: str, summary: str, limit: timedelta | None = None
+) -> ScheduleActionStartWorkflow:
+    return ScheduleActionStartWorkflow(
+        run,
+        *arguments,
+        id=name,
+        task_queue=task_queue,
+        task_timeout=TASK_TIMEOUT,
+        execution_timeout=limit,
+        static_summary=summary,
+    )
 
 
 def _every(

@@ -115,7 +115,8 @@ _TICKED_AT = text("SELECT recorded_at FROM price_ticks WHERE tick = :tick")
 _BEHIND = text(
     """
     SELECT EXISTS (
-        SELECT FROM margin_book b WHERE b.done_parameters_from < :since OR b.due_at < clock_timestamp() - CAST(:margin AS interval)
+        SELECT FROM margin_book b WHERE b.done_parameters_from < :since
+            OR b.due_at < clock_timestamp() - CAST(:margin AS interval)
             OR EXISTS (
                 SELECT FROM price_ticks t WHERE t.tick > b.done_tick AND t.tick <= :tick
                     AND t.recorded_at < clock_timestamp() - CAST(:margin AS interval)

@@ -170,11 +170,18 @@ def _table(table: TableFacts) -> Iterator[str]:
         yield f"- {kind} {_code(index['definition'].partition(' USING btree ')[2] or index['definition'])}"
     yield from (f"- trigger {_code(_trigger(each['definition']))}" for each in table.triggers)
     if table.secured:
-        yield from (f"- row-level security, forced: rows where {_code(_bare(each['sees']))}" for each in table.policies)
+        yield from (f"- row-level security, forced: {_policy(each)}" for each in table.policies)
     else:
         yield "- no row-level security"
     yield from (f"- `{role}` may {rights}" for role, rights in _rights(table).items())
     yield ""
+
+
+def _policy(policy: Row) -> str:
+    if policy["sees"] is None:
+        return f"nobody inserts but where {_code(_bare(policy['writes']))}"
+    also = "also reads " if policy["writes"] is None else ""
+    return f"{also}rows where {_code(_bare(policy['sees']))}"
 
 
 def _constraints(table: TableFacts) -> Iterator[str]:
