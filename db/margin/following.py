@@ -19,7 +19,7 @@ DIGIT_GROUPS: Final = 8
 #: Postgres' binary numeric: four fields of two bytes, then the digit groups.
 NUMBER_BYTES: Final = 8 + 2 * DIGIT_GROUPS
 
-_COPY_SECONDS: Final = 300.0
+_COPY_SECONDS: Final = 300
 _STEADY = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 #: The hash of a group's accounts stays in memory; the scan of all positions may take longer than other statements do.
 _ROOM = text(
