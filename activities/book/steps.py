@@ -97,10 +97,15 @@ class BookActivities:
         self._batch = batch
         self._parts: dict[tuple[int, ...], Part] = {}
 
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The groups that this process has in memory."""
+        return tuple(self._parts.values())
+
     @activity.defn(name="book.plan")
     async def plan(self) -> BookPlan:
         """What there is to revalue, and how the book is divided."""
-        ground = await self._ground()
+        ground = await self.ground()
         groups = tuple(tuple(range(first, SHARDS, self._groups)) for first in range(min(self._groups, SHARDS)))
         return BookPlan(groups=groups, tick=ground.tick, version=ground.version)
 
@@ -118,7 +123,7 @@ class BookActivities:
                 return await self._revalue(part)
         except Superseded as newer:
             _log.info("revaluation left to a newer one: %s", newer)
-            ground = await self._ground()
+            ground = await self.ground()
             return Revalued(tick=ground.tick, version=ground.version, superseded=True)
         finally:
             beating.cancel()
@@ -129,7 +134,7 @@ class BookActivities:
         began = monotonic()
         totals = Totals()
         await part.follow()
-        ground = await self._ground()
+        ground = await self.ground()
         fence = Fence(part.shards, ground.tick, ground.parameters.effective_from)
         async with transaction(self._engine) as connection:
             await book.begin(connection, fence)
@@ -221,7 +226,8 @@ class BookActivities:
             found = self._parts[shards] = Part(self._engine, shards)
         return found
 
-    async def _ground(self) -> Ground:
+    async def ground(self) -> Ground:
+        """The newest prices and the parameters in force."""
         at = now()
         async with transaction(self._engine) as connection:
             quotes = await prices.current(connection)

@@ -197,13 +197,13 @@ async def test_a_step_of_an_older_tick_leaves_it_to_the_newer_one(desk: Booking)
     """A process reads its prices and stalls; meanwhile another one is done with a newer tick."""
     await desk.account("user", {"ETH": "1"}, {"USDC": "2000"})
     stale = desk.process(groups=1)
-    real = stale._ground
+    real = stale.ground
     ground = await real()
 
     async def stalled() -> object:
         return ground
 
-    stale._ground = stalled  # type: ignore[method-assign,assignment]
+    stale.ground = stalled  # type: ignore[method-assign,assignment]
     await desk.price(ETH="1000")
     await desk.revalue()
     [end] = await desk.revalue(stale)
@@ -215,16 +215,16 @@ async def test_a_step_of_an_older_tick_leaves_it_to_the_newer_one(desk: Booking)
 async def test_an_account_that_changes_between_read_and_write_is_decided_again(desk: Booking) -> None:
     await desk.account("user", {"ETH": "1"}, {"USDC": "2000"})
     process = desk.process(groups=1)
-    real = process._ground
+    real = process.ground
 
     async def meanwhile() -> object:
         """After the accounts are read, and before anything is written."""
         await desk.sql("UPDATE margin_positions SET amount_minor = 2400000000 WHERE side = 'borrow'")
-        process._ground = real  # type: ignore[method-assign]
+        process.ground = real  # type: ignore[method-assign]
         return await real()
 
     plan = await ActivityEnvironment().run(process.plan)
-    process._ground = meanwhile  # type: ignore[method-assign,assignment]
+    process.ground = meanwhile  # type: ignore[method-assign,assignment]
     end = await ActivityEnvironment().run(process.revalue, RevalueGroup(shards=plan.groups[0]))
     assert (end.left, end.transitions) == (1, 1)
     assert await desk.told() == {"user": 3}
