@@ -49,6 +49,7 @@ EXACT = (
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
     "worker.py": "hands it to the relay, the sealer, retention, reconciliation, prices and the margin book",
+    "tools/prices.py": "adds prices of the past, and accepts what waits for an operator",
     "tools/tenants.py": "makes tenants and their first keys",
     "tools/seals/verify.py": "compares every tenant's rows with their seals, and only reads",
 }
@@ -83,6 +84,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "api/streams.py": "finds out for whom the feed grew, and reads for streams that share a place",
     "db/ledger/group.py": "one commit for all postings of a tenant that wait together",
     "db/step.py": "one step, one commit",
+    "tools/prices.py": "one commit for an import, one for what an operator accepts",
     "tools/tenants.py": "makes a tenant with its first key",
     "worker.py": "reads the schema's revision, and makes the first partitions, before it begins to work",
 }
