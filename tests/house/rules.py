@@ -48,7 +48,7 @@ EXACT = (
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay, to the sealer, to retention, to reconciliation and to prices",
+    "worker.py": "hands it to the relay, the sealer, retention, reconciliation, prices and the margin book",
     "tools/prices.py": "adds prices of the past, and accepts what waits for an operator",
     "tools/tenants.py": "makes tenants and their first keys",
     "tools/seals/verify.py": "compares every tenant's rows with their seals, and only reads",
@@ -60,6 +60,10 @@ TRANSACTION_MAKERS = {"db/engine.py", "db/migrations/env.py"}
 #: Who may open a transaction, and why. Steps that write go through db/step.py, routes through the API's `Call`.
 TRANSACTION_USERS: Mapping[str, str] = {
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
+    "activities/book/audit.py": "recomputes every tenant's accounts page by page, and keeps what disagrees",
+    "activities/book/part.py": "reads accounts of every tenant in one snapshot",
+    "activities/book/steps.py": "writes what accounts of every tenant are told, a batch of them in one commit",
+    "activities/book/watch.py": "asks whether the book is behind",
     "activities/escrow/steps.py": "reads an escrow that is recorded already, before it opens a step",
     "activities/escrow/watch.py": "finds overdue escrows of every tenant",
     "activities/transfers/chain.py": "reads what a chain's reference names, before and after its step",
