@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Side(StrEnum):
@@ -84,9 +84,8 @@ LIQUIDATION_BPS: Final = 10_000
 DEFAULT_LEVELS: Final = Levels()
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """An amount of one asset on one side, in minor units."""
+class Position(NamedTuple):
+    """An amount of one asset on one side, in minor units. An account has each side, asset and origin once."""
 
     side: Side
     asset: str
