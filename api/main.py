@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import controls, escrow, events, health, identity, ledger, problems, reconciliation, settlement
+from api import controls, escrow, events, health, identity, ledger, margin, problems, reconciliation, settlement
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
@@ -41,6 +41,7 @@ TAGS = [
         "Each outcome is an event `command.settled`, `command.rejected` or `command.failed` with subject "
         "`command:<command_id>`; each request that left commands is one `commands.received`.",
     },
+    {"name": "margin", "description": "What collateral is worth, what is owed, and how far that is from liquidation."},
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -102,7 +103,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, margin)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)

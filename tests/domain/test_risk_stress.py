@@ -149,6 +149,14 @@ class TestScenarios:
         assert BY_NAME["ftx_2022"].move("SOL") == BY_NAME["ftx_2022"].moves["ETH"]
         assert BY_NAME["usdc_2023"].move("SOL") == Move(CENT, CENT)
 
+    def test_what_is_assumed_is_told(self) -> None:
+        assert [asset for asset in ("ETH", "USDC", "DAI", "SOL") if BY_NAME["usdc_2023"].is_assumed(asset)] == [
+            "ETH",
+            "SOL",
+        ]
+        assert BY_NAME["ftx_2022"].is_assumed("USDC")
+        assert not BY_NAME["ftx_2022"].is_assumed("ETH")
+
 
 class TestConcentration:
     """Shares of the collateral and their index."""

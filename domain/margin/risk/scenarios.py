@@ -69,6 +69,11 @@ class Scenario:
         """How an asset moved, or is taken to have moved."""
         return self.moves.get(asset, self.others)
 
+    def is_assumed(self, asset: str) -> bool:
+        """Whether no source tells of the asset: it stands still, or does as ``others`` do."""
+        move = self.move(asset)
+        return asset not in self.moves or move.before == move.after
+
 
 def _move(before: str, after: str) -> Move:
     code = "scenario_invalid"
