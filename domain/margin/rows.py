@@ -21,6 +21,7 @@ from domain.margin.advice import (
     liquidation_price_drop,
     liquidation_prices,
 )
+from domain.margin.borrowing import borrowing
 from domain.margin.health import Valuation, health_factor, level_of
 from domain.margin.model import AssetTerms, Level, Levels, Market, Origin, Position, Side
 from domain.margin.telling import EventType, Raised
@@ -47,6 +48,8 @@ class SnapshotRow(NamedTuple):
     collateral_breakdown: str
     borrow_breakdown: str
     liquidation_price_drop_percent: str | None
+    recommendations: str
+    borrowing: str
     parameter_version: int
     price_tick: int
     cause: str
@@ -105,6 +108,7 @@ class Sheet:
         *,
         previous_health: int | None,
         cause: str,
+        advised: Sequence[Recommendation],
     ) -> SnapshotRow:
         """The snapshot of an account whose ``holdings`` are its positions by asset. ``previous_health`` is the health
         (1e-18) of the snapshot before."""
@@ -122,18 +126,18 @@ class Sheet:
             collateral,
             borrow,
             None if drop is None else format_minor(drop, PERCENT_SCALE),
+            self._advice(advised),
+            _borrowing(valuation),
             self.parameter_version,
             self.price_tick,
             cause,
             self.at,
         )
 
-    def event(
-        self, event_id: UUID, snapshot: SnapshotRow, raised: Raised, advised: Sequence[Recommendation]
-    ) -> tuple[EventRow, str]:
+    def event(self, event_id: UUID, snapshot: SnapshotRow, raised: Raised) -> tuple[EventRow, str]:
         """The event of a snapshot, and its data in the feed as JSON."""
         threshold = format_minor(raised.threshold_bps, BPS_SCALE)
-        advice = self.advice(advised)
+        advice = snapshot.recommendations
         message = _message(raised, snapshot.health_score, threshold)
         row = EventRow(
             snapshot.tenant_id,
@@ -178,8 +182,7 @@ class Sheet:
                 borrow.append(f'{borrowed}"amount":"{written}","value_usd":"{worth}",{ends}}}')
         return f"[{','.join(collateral)}]", f"[{','.join(borrow)}]"
 
-    def advice(self, advised: Sequence[Recommendation]) -> str:
-        """Recommendations as a JSON list."""
+    def _advice(self, advised: Sequence[Recommendation]) -> str:
         return f"[{','.join(map(self._advised, advised))}]"
 
     def _advised(self, one: Recommendation) -> str:
@@ -195,6 +198,15 @@ class Sheet:
             f'"target_health_score":"{format_minor(target, BPS_SCALE)}",'
             f'"resulting_health_score":{_text(ratio(health))}}}'
         )
+
+
+def _borrowing(valuation: Valuation) -> str:
+    capacity, debt, available, obstacle = borrowing(valuation)
+    why = 'true,"reason":null' if obstacle is None else f'false,"reason":"{obstacle}"'
+    return (
+        f'{{"capacity_usd":"{format_minor(capacity, USD_SCALE)}","debt_usd":"{format_minor(debt, USD_SCALE)}",'
+        f'"available_usd":"{format_minor(available, USD_SCALE)}","allowed":{why}}}'
+    )
 
 
 def ratio(health: int | None) -> str | None:
