@@ -76,7 +76,7 @@ async def read_risk(
     window = risk.Window(at.date() - timedelta(days=1), window_days, horizon_days)
     questions = Questions(window, _confidence(confidence, window_days), probability_days)
     async with call.transaction() as connection:
-        standing = await load_standing(call, connection, owner, at)
+        standing = await load_standing(connection, call.principal.tenant_id, owner, at)
         assets = {position.asset for position in standing.positions}
         series = await daily_closes(connection, assets, first=window.first_close, days=window.closes)
     # Some hundredths of a second of exact arithmetic; requests beside it go on.

@@ -295,7 +295,7 @@ async def test_who_may_ask_and_what_is_refused(risk_desk: RiskDesk) -> None:
     reader = await risk_desk.service.key_for(scopes=(Scope.LEDGER_READ,))
     refused(await reader.get("margin/accounts/own/risk"), 403, "scope_missing")
     refused(await risk_desk.service.get("margin/accounts/nobody/risk"), 404, "margin_account_unknown")
-    refused(await risk_desk.service.get("margin/accounts/odd/risk"), 422, "price_unavailable")
+    refused(await risk_desk.service.get("margin/accounts/odd/risk"), 422, "price_unusable")
     wrong: Sequence[tuple[str, Any, str]] = (
         ("window_days", 29, "input_invalid"),
         ("window_days", 1_096, "input_invalid"),
