@@ -27,12 +27,14 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
-from activities.consuming import Consumer
+from activities.consuming import Consumer, Handler
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
 from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
+from activities.margin import published, sync
+from activities.margin.steps import MarginActivities
 from activities.ports import Publisher
 from activities.publishing import Publishing, consumer_name
 from activities.reconciliation.steps import ReconciliationActivities
@@ -56,7 +58,7 @@ from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from workflows.client import EscrowClient
-from workflows.listeners import LISTENERS
+from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
 
@@ -113,6 +115,7 @@ def create_worker(
         reconciliation.compare,
         reconciliation.finish,
         reconciliation.clear,
+        MarginActivities(tenants, doorbell).check,
     ]
     return Worker(
         client,
@@ -135,9 +138,16 @@ def create_relay(
     client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine, publisher: Publisher | None = None
 ) -> Relay:
     """The relay with the consumers beside it; ``engine`` sees every tenant. Without a publisher, none publishes."""
-    consumers = [Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, Waker(client, task_queue)))]
-    if publisher is not None:
-        consumers.append(Consumer(engine, database_url, consumer_name(publisher), Publishing(publisher)))
+    waker = Waker(client, task_queue)
+    handlers: dict[str, Handler] = {
+        CONSUMER: Dispatcher(LISTENERS, waker),
+        sync.CONSUMER: sync.MarginSync(engine, waker, margin_check),
+    }
+    if publisher is None:
+        handlers[published.CONSUMER] = published.InTheFeed()
+    else:
+        handlers[consumer_name(publisher)] = Publishing(publisher)
+    consumers = [Consumer(engine, database_url, name, handler) for name, handler in handlers.items()]
     return Relay(engine, database_url, consumers=consumers)
 
 

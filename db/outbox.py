@@ -21,7 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from db.columns import METADATA, instant, recorded_at, tenant_id
 
 SETTLEMENT_TOPIC = "settlement.events.v1"
-TOPICS = (SETTLEMENT_TOPIC,)
+PRICES_TOPIC = "market.prices.v1"
+MARGIN_TOPIC = "margin.events.v1"
+TOPICS = (SETTLEMENT_TOPIC, PRICES_TOPIC, MARGIN_TOPIC)
 
 #: The channel on which a commit wakes the relay.
 WAKE_CHANNEL = "holdfast_outbox"

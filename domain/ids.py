@@ -86,6 +86,16 @@ def reconciliation_workflow_id(tenant_id: UUID, run_id: UUID) -> str:
     return f"reconciliation:{tenant_id}:{run_id}"
 
 
+def margin_check_workflow_id(check_id: UUID) -> str:
+    """The id of the workflow that looks at one margin account once."""
+    return f"margin-check:{check_id}"
+
+
+def margin_check_id(event_id: UUID, user_id: str) -> UUID:
+    """The check that an event starts for one of the users that it touches: the same for every delivery of it."""
+    return uuid5(event_id, f"margin:{user_id}")
+
+
 def is_user_id(text: str) -> bool:
     """Whether ``text`` may name a tenant's user.
 

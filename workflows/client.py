@@ -23,10 +23,17 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.failures import refusal_of, unavailable_of
 from domain.errors import Unavailable
-from domain.ids import chain_workflow_id, escrow_workflow_id, reconciliation_workflow_id, transfer_workflow_id
+from domain.ids import (
+    chain_workflow_id,
+    escrow_workflow_id,
+    margin_check_workflow_id,
+    reconciliation_workflow_id,
+    transfer_workflow_id,
+)
 from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, Waiting
 from workflows.ledger import TransferOutcome, TransferRequest, TransferWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.margin import CheckMargin, CheckOutcome, MarginCheckWorkflow
 from workflows.reconciliation import RUN_LIMIT, ReconcileTenant, ReconciliationWorkflow
 from workflows.search import attributes
 from workflows.transfers import (
@@ -314,6 +321,26 @@ class TransferClient(_Caller):
                 users=() if terms is None else (terms.source, terms.target),
             ),
         )
+
+
+class MarginClient(_Caller):
+    """Has margin accounts looked at."""
+
+    async def check(self, request: CheckMargin, *, summary: str) -> CheckOutcome:
+        """Look at an account and wait for what was found. The same ``check_id`` looks once."""
+        async with self._answered():
+            handle = await self._client.start_workflow(
+                MarginCheckWorkflow.run,
+                request,
+                id=margin_check_workflow_id(request.check_id),
+                task_queue=self._task_queue,
+                task_timeout=TASK_TIMEOUT,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=summary,
+                search_attributes=attributes(request.tenant_id, users=(request.user_id,)),
+            )
+            return await handle.result()
 
 
 class ReconciliationClient(_Caller):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from activities.dispatch import Listener, TenantEvent, Wake
-from domain.ids import settlement_workflow_id
+from domain.ids import margin_check_id, margin_check_workflow_id, settlement_workflow_id
+from workflows.margin import Cause, CheckMargin, MarginCheckWorkflow
 from workflows.search import attributes
 from workflows.settlement import SettlementRun, SettlementWorkflow
 
-__all__ = ["LISTENERS", "Listener", "TenantEvent", "Wake"]
+__all__ = ["LISTENERS", "Listener", "TenantEvent", "Wake", "margin_check"]
 
 
 def _commands_received(event: TenantEvent) -> Wake:
@@ -21,6 +22,19 @@ def _commands_received(event: TenantEvent) -> Wake:
         summary="works the tenant's settlement commands off",
         search_attributes=attributes(event.tenant_id, status="working"),
         signal="work",
+    )
+
+
+def margin_check(event: TenantEvent, user_id: str) -> Wake:
+    """An event touched the money of a user who has a margin account: it is looked at once, however often the event
+    comes."""
+    check_id = margin_check_id(event.event_id, user_id)
+    return Wake(
+        workflow=MarginCheckWorkflow.run,
+        workflow_id=margin_check_workflow_id(check_id),
+        argument=CheckMargin(tenant_id=event.tenant_id, check_id=check_id, user_id=user_id, cause=Cause.SETTLEMENT),
+        summary=f"margin check after {event.type}",
+        search_attributes=attributes(event.tenant_id, users=(user_id,)),
     )
 
 

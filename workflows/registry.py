@@ -15,6 +15,7 @@ from domain.errors import HoldfastError
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
+from workflows.margin import MarginCheckWorkflow
 from workflows.reconciliation import ReconciliationSweepWorkflow, ReconciliationWorkflow
 from workflows.retention import RetentionWorkflow
 from workflows.settlement.watch import SettlementWatchWorkflow
@@ -35,6 +36,7 @@ WORKFLOWS: tuple[type[Any], ...] = (
     SettlementWatchWorkflow,
     ReconciliationWorkflow,
     ReconciliationSweepWorkflow,
+    MarginCheckWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

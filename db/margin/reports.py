@@ -20,6 +20,10 @@ _EVENT_COLUMNS = """event_id, snapshot_id, user_id, event_type, severity, health
     borrow_usd::text, published_to_pubsub, created_at"""
 
 
+#: How far the ids of a snapshot and of its event are apart at most.
+_APART_MILLISECONDS = 60_000
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A row of ``margin_health_snapshots``."""
@@ -151,14 +155,22 @@ async def list_events(
 
 async def events_of(connection: AsyncConnection, user: str, snapshots: Sequence[UUID]) -> list[MarginEvent]:
     """The events that these snapshots of a user raised."""
+    if not snapshots:
+        return []
     rows = await connection.execute(
         text(
-            f"SELECT {_EVENT_COLUMNS} FROM margin_events WHERE user_id = :user"
+            f"SELECT {_EVENT_COLUMNS} FROM margin_events WHERE user_id = :user AND event_id > :earliest"
             " AND snapshot_id = ANY(CAST(:snapshots AS uuid[])) ORDER BY event_id"
         ),
-        {"user": user, "snapshots": list(snapshots)},
+        {"user": user, "snapshots": list(snapshots), "earliest": _earlier(min(snapshots))},
     )
     return [MarginEvent(**row) for row in rows.mappings()]
+
+
+def _earlier(made: UUID) -> UUID:
+    """An id from before: an event has its id at about the time of its snapshot's, and this bounds the search."""
+    milliseconds = (made.int >> 80) - _APART_MILLISECONDS
+    return UUID(int=max(0, milliseconds) << 80)
 
 
 async def mark_published(connection: AsyncConnection, events: Sequence[tuple[UUID, UUID]]) -> None:
