@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from api.problems import FIELD_CODES, status_of
 from domain import controls, escrow, identity, ledger, money, settlement, transfers
+from domain.margin import codes as margin
 from kit.build import ROOT
 
 ROOMS = ("domain", "db", "activities", "workflows", "api")
@@ -77,6 +78,7 @@ def codes() -> Mapping[str, str]:
         transfers.CODES,
         controls.CODES,
         settlement.CODES,
+        margin.CODES,
     ):
         for code, meaning in table.items():
             said = ruled.setdefault(code, [])
