@@ -27,7 +27,7 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
-from activities.consuming import Consumer, Handler
+from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
@@ -139,15 +139,15 @@ def create_relay(
 ) -> Relay:
     """The relay with the consumers beside it; ``engine`` sees every tenant. Without a publisher, none publishes."""
     waker = Waker(client, task_queue)
-    handlers: dict[str, Handler] = {
-        CONSUMER: Dispatcher(LISTENERS, waker),
-        sync.CONSUMER: sync.MarginSync(engine, waker, margin_check),
-    }
+    margin = sync.MarginSync(engine, waker, margin_check)
+    consumers = [
+        Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, waker)),
+        sync.MarginSyncConsumer(engine, database_url, sync.CONSUMER, margin),
+    ]
     if publisher is None:
-        handlers[published.CONSUMER] = published.InTheFeed()
+        consumers.append(Consumer(engine, database_url, published.CONSUMER, published.InTheFeed()))
     else:
-        handlers[consumer_name(publisher)] = Publishing(publisher)
-    consumers = [Consumer(engine, database_url, name, handler) for name, handler in handlers.items()]
+        consumers.append(Consumer(engine, database_url, consumer_name(publisher), Publishing(publisher)))
     return Relay(engine, database_url, consumers=consumers)
 
 

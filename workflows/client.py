@@ -23,17 +23,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.failures import refusal_of, unavailable_of
 from domain.errors import Unavailable
-from domain.ids import (
-    chain_workflow_id,
-    escrow_workflow_id,
-    margin_check_workflow_id,
-    reconciliation_workflow_id,
-    transfer_workflow_id,
-)
+from domain.ids import chain_workflow_id, escrow_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, Waiting
 from workflows.ledger import TransferOutcome, TransferRequest, TransferWorkflow
 from workflows.limits import TASK_TIMEOUT
-from workflows.margin import CheckMargin, CheckOutcome, MarginCheckWorkflow
 from workflows.reconciliation import RUN_LIMIT, ReconcileTenant, ReconciliationWorkflow
 from workflows.search import attributes
 from workflows.transfers import (
@@ -71,7 +64,7 @@ _AWAY = {
 }
 
 
-class _Caller:
+class Caller:
     """A lazy client, whose first call connects."""
 
     def __init__(self, client: Client, task_queue: str) -> None:
@@ -149,7 +142,7 @@ class _Caller:
             raise
 
 
-class EscrowClient(_Caller):
+class EscrowClient(Caller):
     """Opens escrows and carries their commands to their workflows."""
 
     async def open(self, opening: OpenEscrow, *, summary: str, details: str | None = None) -> EscrowOutcome:
@@ -232,7 +225,7 @@ class EscrowClient(_Caller):
         )
 
 
-class TransferClient(_Caller):
+class TransferClient(Caller):
     """Runs deposits, withdrawals, transfers and reversals; opens and resolves transfers in two phases."""
 
     async def transfer(self, request: TransferRequest, *, summary: str) -> TransferOutcome:
@@ -323,27 +316,7 @@ class TransferClient(_Caller):
         )
 
 
-class MarginClient(_Caller):
-    """Has margin accounts looked at."""
-
-    async def check(self, request: CheckMargin, *, summary: str) -> CheckOutcome:
-        """Look at an account and wait for what was found. The same ``check_id`` looks once."""
-        async with self._answered():
-            handle = await self._client.start_workflow(
-                MarginCheckWorkflow.run,
-                request,
-                id=margin_check_workflow_id(request.check_id),
-                task_queue=self._task_queue,
-                task_timeout=TASK_TIMEOUT,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                static_summary=summary,
-                search_attributes=attributes(request.tenant_id, users=(request.user_id,)),
-            )
-            return await handle.result()
-
-
-class ReconciliationClient(_Caller):
+class ReconciliationClient(Caller):
     """Has a tenant's books compared."""
 
     async def start(self, request: ReconcileTenant, *, summary: str) -> None:

@@ -15,7 +15,7 @@ from domain.errors import HoldfastError
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
-from workflows.margin import MarginCheckWorkflow
+from workflows.margin.workflow import MarginCheckWorkflow
 from workflows.reconciliation import ReconciliationSweepWorkflow, ReconciliationWorkflow
 from workflows.retention import RetentionWorkflow
 from workflows.settlement.watch import SettlementWatchWorkflow

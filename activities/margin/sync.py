@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from activities.consuming import Delivered, TenantEvent
+from activities.consuming import Consumer, Delivered, TenantEvent
 from activities.dispatch import Wake, Waking, deliver_wakes
 from db.engine import transaction
 from db.margin import accounts
 
-__all__ = ["CONSUMER", "MarginSync"]
+__all__ = ["CONSUMER", "MarginSync", "MarginSyncConsumer"]
 
 #: The name of the cursor.
 CONSUMER = "margin-sync"
@@ -41,8 +41,7 @@ _USERS: Final[Mapping[str, tuple[str, ...]]] = {
 class MarginSync:
     """A consumer's handler. ``engine`` sees every tenant; ``wake_for`` says which check an event starts for a user.
 
-    A page costs one indexed query, and nothing else where it touches no margin account. Many events of one user in a
-    page are one check, under an id from the last of them.
+    Many events of one user in a page are one check, under an id from the last of them.
     """
 
     def __init__(self, engine: AsyncEngine, waking: Waking, wake_for: Callable[[TenantEvent, str], Wake]) -> None:
@@ -71,3 +70,17 @@ class MarginSync:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+class MarginSyncConsumer(Consumer):
+    """The consumer of ``MarginSync``: while nobody has a margin account, a page costs it one look into an index.
+
+    Whether anybody has one is asked for each page anew: an account that is opened before an event commits is there when
+    the event's page is read, and one that is opened later was looked at in the act.
+    """
+
+    async def read(self, connection: AsyncConnection, *, after: int, upto: int) -> list[TenantEvent]:
+        """Nothing while there are no accounts."""
+        if not await accounts.any_at_all(connection):
+            return []
+        return await super().read(connection, after=after, upto=upto)

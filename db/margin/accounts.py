@@ -185,6 +185,11 @@ async def touched(connection: AsyncConnection, users: Sequence[tuple[UUID, str]]
     return {(row.tenant_id, row.user_id) for row in rows}
 
 
+async def any_at_all(connection: AsyncConnection) -> bool:
+    """Whether any tenant has a margin account. For a role that sees every tenant."""
+    return bool(await connection.scalar(text("SELECT EXISTS (SELECT FROM margin_accounts)")))
+
+
 def scaled(value: Decimal | None, places: int) -> int | None:
     """A column's number in units of ``10**-places``."""
     return None if value is None else int(value.scaleb(places, _EXACT))

@@ -7,18 +7,9 @@ from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.failures import step_failure
-    from activities.margin.messages import (
-        Cause,
-        CheckMargin,
-        CheckOutcome,
-        LevelsMessage,
-        PositionMessage,
-        RecordCheck,
-    )
+    from activities.margin.messages import CheckMargin, CheckOutcome, RecordCheck
     from activities.margin.steps import MarginActivities
     from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
-
-__all__ = ["Cause", "CheckMargin", "CheckOutcome", "LevelsMessage", "MarginCheckWorkflow", "PositionMessage"]
 
 
 @workflow.defn
