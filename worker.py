@@ -27,12 +27,17 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
+from activities.book.audit import BookAuditActivities
+from activities.book.steps import BOOK_GROUPS, BookActivities
+from activities.book.watch import BookWatchActivities
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
 from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
+from activities.margin import published, sync
+from activities.margin.steps import MarginActivities
 from activities.ports import Publisher
 from activities.prices.desk import PriceDesk
 from activities.prices.steps import PriceActivities, keep_partitions
@@ -61,7 +66,7 @@ from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from workflows.client import EscrowClient
-from workflows.listeners import LISTENERS
+from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
 
@@ -90,6 +95,7 @@ def create_worker(
     engine: AsyncEngine,
     deployment: str = DEPLOYMENT_NAME,
     prices: PriceDesk | None = None,
+    book_groups: int = BOOK_GROUPS,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
@@ -103,7 +109,12 @@ def create_worker(
     escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
     reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     pricing = PriceActivities(engine, Doorbell(engine), prices or PriceDesk())
+    book = BookActivities(engine, Doorbell(engine), groups=book_groups)
     activities: list[Any] = [
+        book.plan,
+        book.revalue,
+        BookWatchActivities(engine).wake_behind,
+        BookAuditActivities(engine, Doorbell(engine)).audit,
         escrow.open,
         escrow.apply,
         ledger.transfer,
@@ -127,6 +138,7 @@ def create_worker(
         pricing.ask,
         pricing.record,
         pricing.keep_partitions,
+        MarginActivities(tenants, doorbell).check,
     ]
     return Worker(
         client,
@@ -149,8 +161,15 @@ def create_relay(
     client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine, publisher: Publisher | None = None
 ) -> Relay:
     """The relay with the consumers beside it; ``engine`` sees every tenant. Without a publisher, none publishes."""
-    consumers = [Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, Waker(client, task_queue)))]
-    if publisher is not None:
+    waker = Waker(client, task_queue)
+    margin = sync.MarginSync(engine, waker, margin_check)
+    consumers = [
+        Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, waker)),
+        sync.MarginSyncConsumer(engine, database_url, sync.CONSUMER, margin),
+    ]
+    if publisher is None:
+        consumers.append(Consumer(engine, database_url, published.CONSUMER, published.InTheFeed()))
+    else:
         consumers.append(Consumer(engine, database_url, consumer_name(publisher), Publishing(publisher)))
     return Relay(engine, database_url, consumers=consumers)
 
@@ -202,7 +221,13 @@ async def run(settings: WorkerSettings) -> None:
             print(f"worker: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_UNAVAILABLE) from None
         worker = create_worker(
-            client, settings.temporal_task_queue, build, tenants=tenants, engine=engine, prices=prices
+            client,
+            settings.temporal_task_queue,
+            build,
+            tenants=tenants,
+            engine=engine,
+            prices=prices,
+            book_groups=settings.book_groups,
         )
         outward = create_relay(
             client,

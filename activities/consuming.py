@@ -167,9 +167,12 @@ class Consumer:
             if not leads or stands.behind <= 0:
                 return stands.position, None, []
             upto = min(stands.head, stands.position + self._page_events)
-            types = self._handler.types
-            events = await events_between(connection, after=stands.position, upto=upto, types=types)
+            events = await self.read(connection, after=stands.position, upto=upto)
         return stands.position, upto, events
+
+    async def read(self, connection: AsyncConnection, *, after: int, upto: int) -> list[TenantEvent]:
+        """The events of a page that the handler takes."""
+        return await events_between(connection, after=after, upto=upto, types=self._handler.types)
 
     def _judge(self, done: Delivered) -> tuple[int, list[Fault], Failed | None]:
         """Up to where the cursor may move, what is left out on the way, and what is to be tried again first."""

@@ -12,7 +12,7 @@ from temporalio.common import TypedSearchAttributes
 from activities.consuming import Delivered, Failed, TenantEvent
 from domain.errors import Unavailable
 
-__all__ = ["CONSUMER", "Dispatcher", "Listener", "TenantEvent", "Wake", "Waking"]
+__all__ = ["CONSUMER", "Dispatcher", "Listener", "TenantEvent", "Wake", "Waking", "deliver_wakes"]
 
 #: The name of the dispatcher's cursor.
 CONSUMER = "dispatcher"
@@ -72,24 +72,30 @@ class Dispatcher:
                 continue
             key = (wake.workflow_id, wake.signal)
             wanted[key] = (wake, [*wanted.get(key, (wake, []))[1], event])
-        places = asyncio.Semaphore(CONCURRENT_WAKES)
-
-        async def deliver(wake: Wake) -> None:
-            async with places:
-                await self._waking.wake(wake)
-
-        ends = await asyncio.gather(*(deliver(wake) for wake, _ in wanted.values()), return_exceptions=True)
-        for end, (_, told) in zip(ends, wanted.values(), strict=True):
-            if isinstance(end, Unavailable):
-                raise end
-            if isinstance(end, Exception):
-                failed += [_failed(event, end) for event in told]
-            elif end is not None:
-                raise end
-        return Delivered(upto, failed)
+        return Delivered(upto, failed + await deliver_wakes(self._waking, list(wanted.values())))
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+async def deliver_wakes(waking: Waking, wakes: Sequence[tuple[Wake, Sequence[TenantEvent]]]) -> list[Failed]:
+    """Wake several at a time, each told by its events; answers those that met a bug. Raises the first absence."""
+    places = asyncio.Semaphore(CONCURRENT_WAKES)
+
+    async def deliver(wake: Wake) -> None:
+        async with places:
+            await waking.wake(wake)
+
+    failed: list[Failed] = []
+    ends = await asyncio.gather(*(deliver(wake) for wake, _ in wakes), return_exceptions=True)
+    for end, (_, told) in zip(ends, wakes, strict=True):
+        if isinstance(end, Unavailable):
+            raise end
+        if isinstance(end, Exception):
+            failed += [_failed(event, end) for event in told]
+        elif end is not None:
+            raise end
+    return failed
 
 
 def _failed(event: TenantEvent, bug: Exception) -> Failed:

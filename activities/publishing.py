@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.consuming import Delivered, Failed, TenantEvent
+from activities.margin.published import note_published
 from activities.ports import Outgoing, Publisher
 from db.consumers import Publication, record_publications
 from db.outbox import rendered
@@ -28,6 +29,7 @@ class _Acknowledged(Delivered):
 
     async def record(self, connection: AsyncConnection) -> None:
         await record_publications(connection, self.publications)
+        await note_published(connection, [publication.event for publication in self.publications])
 
 
 class Publishing:

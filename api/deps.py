@@ -32,6 +32,7 @@ from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
+from workflows.margin.client import MarginClient
 
 _ASSETS_SECONDS = 5.0
 _SUMMARY_CHARACTERS = 60
@@ -67,6 +68,7 @@ class Services:
     reconciliations: ReconciliationClient
     prices: PriceClient
     price_book: PriceBook
+    margin: MarginClient
 
 
 class AssetBook:

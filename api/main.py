@@ -12,7 +12,19 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import controls, escrow, events, health, identity, ledger, prices, problems, reconciliation, settlement
+from api import (
+    controls,
+    escrow,
+    events,
+    health,
+    identity,
+    ledger,
+    margin,
+    prices,
+    problems,
+    reconciliation,
+    settlement,
+)
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
@@ -25,6 +37,7 @@ from domain.errors import Unavailable
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
+from workflows.margin.client import MarginClient
 
 VERSION = "0.1.0"
 DESCRIPTION = """
@@ -44,6 +57,7 @@ TAGS = [
         "`command:<command_id>`; each request that left commands is one `commands.received`.",
     },
     {"name": "prices", "description": "What assets are worth, from several sources, and how sure that is."},
+    {"name": "margin", "description": "Health of margin accounts, what their users are told, and what would be."},
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -76,6 +90,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             reconciliations=ReconciliationClient(temporal, settings.temporal_task_queue),
             prices=PriceClient(temporal, settings.temporal_task_queue),
             price_book=price_book,
+            margin=MarginClient(temporal, settings.temporal_task_queue),
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -108,7 +123,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, prices)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)

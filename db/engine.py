@@ -38,6 +38,10 @@ _RULES = {
     "ledger_transactions_tenant_id_kind_reference_key": ("reference_taken", "the reference names another transaction"),
     "ledger_transactions_tenant_id_reverses_id_key": ("already_reversed", "the transaction was reversed before"),
     "pending_transfers_tenant_id_reference_key": ("reference_taken", "the reference names another transfer"),
+    "margin_parameter_versions_effective_from_key": (
+        "effective_from_taken",
+        "another version of the margin parameters takes effect at that instant",
+    ),
     "escrows_tenant_id_reference_key": ("reference_taken", "the reference names another escrow"),
 }
 

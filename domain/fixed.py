@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 from domain.errors import Refusal
+from domain.money import MAX_SCALE
 
 PRICE_SCALE: Final = 18
 USD_SCALE: Final = 8
@@ -20,21 +21,19 @@ RATIO_SCALE: Final = 18
 PRICE_ONE: Final = 10**PRICE_SCALE
 RATIO_ONE: Final = 10**RATIO_SCALE
 
-#: From price times minor units, over the asset's own scale, to a value.
-_PRICE_TO_USD: Final = 10 ** (PRICE_SCALE - USD_SCALE)
+#: By an asset's scale: price times minor units, over this, is a value.
+VALUE_UNITS: Final[tuple[int, ...]] = tuple(10 ** (scale + PRICE_SCALE - USD_SCALE) for scale in range(MAX_SCALE + 1))
 _PLAIN = re.compile(r"(?P<integer>[0-9]{1,60})(?:\.(?P<fraction>[0-9]{1,60}))?\Z")
 
 
 def value_floor(amount_minor: int, price: int, scale: int) -> int:
     """What an amount is worth in 1e-8 USD, rounded down: how collateral is valued."""
-    unit: int = 10**scale * _PRICE_TO_USD
-    return amount_minor * price // unit
+    return amount_minor * price // VALUE_UNITS[scale]
 
 
 def value_ceil(amount_minor: int, price: int, scale: int) -> int:
     """What an amount is worth in 1e-8 USD, rounded up: how debt is valued."""
-    unit: int = 10**scale * _PRICE_TO_USD
-    return -(-amount_minor * price // unit)
+    return -(-amount_minor * price // VALUE_UNITS[scale])
 
 
 def parse_fixed(text: str, scale: int, *, code: str, field: str | None = None) -> int:

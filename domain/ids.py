@@ -13,6 +13,9 @@ SYSTEM_PREFIX: Final = "system:"
 #: Whose events everybody sees: what happens to no tenant in particular, as a change of prices.
 PLATFORM_TENANT: Final = UUID(int=0)
 
+#: The workflow that carries the margin book; there is one.
+BOOK_WORKFLOW_ID: Final = "book"
+
 #: What ``is_user_id`` asks for, in words.
 USER_ID_RULE: Final = (
     "a user id has 1 to 200 characters, is not blank, has no control characters and does not begin with 'system:'"
@@ -92,6 +95,16 @@ def reconciliation_workflow_id(tenant_id: UUID, run_id: UUID) -> str:
 def price_refresh_workflow_id(refresh_id: UUID) -> str:
     """The id of the workflow that refreshes prices because somebody asked."""
     return f"price-refresh:{refresh_id}"
+
+
+def margin_check_workflow_id(check_id: UUID) -> str:
+    """The id of the workflow that looks at one margin account once."""
+    return f"margin-check:{check_id}"
+
+
+def margin_check_id(event_id: UUID, user_id: str) -> UUID:
+    """The check that an event starts for one of the users that it touches: the same for every delivery of it."""
+    return uuid5(event_id, f"margin:{user_id}")
 
 
 def is_user_id(text: str) -> bool:

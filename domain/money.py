@@ -53,6 +53,9 @@ def parse_minor(text: str | int | Decimal, scale: int, *, field: str | None = No
 
 def format_minor(minor: int, scale: int) -> str:
     """``minor`` as decimal text with exactly ``scale`` places: ``format_minor(1_500_000, 6) == "1.500000"``."""
+    digits = str(minor)
+    if 0 < scale < len(digits) and minor > 0:
+        return f"{digits[:-scale]}.{digits[-scale:]}"
     sign = "-" if minor < 0 else ""
     digits = str(abs(minor)).rjust(scale + 1, "0")
     return f"{sign}{digits}" if scale == 0 else f"{sign}{digits[:-scale]}.{digits[-scale:]}"

@@ -89,6 +89,9 @@ class WorkerSettings(ServerSettings):
                 raise ValueError(f"must name a file of certificates: {error}") from None
         return value
 
+    book_groups: int = Field(
+        default=4, ge=1, le=64, description="parts of the margin book that are revalued beside one another"
+    )
     prices_file: Path | None = Field(default=None, description="Where prices come from; see docs/prices.md")
     prices_manual_file: Path | None = Field(
         default=None, description="An operator's prices; the only source where PRICES_FILE is not set"

@@ -72,7 +72,7 @@ _AWAY = {
 }
 
 
-class _Caller:
+class Caller:
     """A lazy client, whose first call connects."""
 
     def __init__(self, client: Client, task_queue: str) -> None:
@@ -150,7 +150,7 @@ class _Caller:
             raise
 
 
-class EscrowClient(_Caller):
+class EscrowClient(Caller):
     """Opens escrows and carries their commands to their workflows."""
 
     async def open(self, opening: OpenEscrow, *, summary: str, details: str | None = None) -> EscrowOutcome:
@@ -233,7 +233,7 @@ class EscrowClient(_Caller):
         )
 
 
-class TransferClient(_Caller):
+class TransferClient(Caller):
     """Runs deposits, withdrawals, transfers and reversals; opens and resolves transfers in two phases."""
 
     async def transfer(self, request: TransferRequest, *, summary: str) -> TransferOutcome:
@@ -324,7 +324,7 @@ class TransferClient(_Caller):
         )
 
 
-class ReconciliationClient(_Caller):
+class ReconciliationClient(Caller):
     """Has a tenant's books compared."""
 
     async def start(self, request: ReconcileTenant, *, summary: str) -> None:
@@ -349,7 +349,7 @@ class ReconciliationClient(_Caller):
             )
 
 
-class PriceClient(_Caller):
+class PriceClient(Caller):
     """Has prices refreshed on demand."""
 
     async def refresh(self, refresh_id: UUID, request: RefreshPrices, *, summary: str) -> RefreshOutcome:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from activities.dispatch import Listener, TenantEvent, Wake
-from domain.ids import settlement_workflow_id
+from domain.ids import BOOK_WORKFLOW_ID, margin_check_id, margin_check_workflow_id, settlement_workflow_id
+from workflows.book import BookRun, BookWorkflow
+from workflows.margin import Cause, CheckMargin, MarginCheckWorkflow
 from workflows.search import attributes
 from workflows.settlement import SettlementRun, SettlementWorkflow
 
-__all__ = ["LISTENERS", "Listener", "TenantEvent", "Wake"]
+__all__ = ["LISTENERS", "Listener", "TenantEvent", "Wake", "margin_check"]
 
 
 def _commands_received(event: TenantEvent) -> Wake:
@@ -24,4 +26,29 @@ def _commands_received(event: TenantEvent) -> Wake:
     )
 
 
-LISTENERS: Mapping[str, Listener] = {"commands.received": _commands_received}
+def _prices_ticked(event: TenantEvent) -> Wake:
+    """Prices changed: the book is revalued at the newest ones, however many ticks say so."""
+    return Wake(
+        workflow=BookWorkflow.run,
+        workflow_id=BOOK_WORKFLOW_ID,
+        argument=BookRun(),
+        summary="revalues every margin account at the newest prices",
+        search_attributes=attributes(event.tenant_id, status="working"),
+        signal="ticked",
+    )
+
+
+def margin_check(event: TenantEvent, user_id: str) -> Wake:
+    """An event touched the money of a user who has a margin account: it is looked at once, however often the event
+    comes."""
+    check_id = margin_check_id(event.event_id, user_id)
+    return Wake(
+        workflow=MarginCheckWorkflow.run,
+        workflow_id=margin_check_workflow_id(check_id),
+        argument=CheckMargin(tenant_id=event.tenant_id, check_id=check_id, user_id=user_id, cause=Cause.SETTLEMENT),
+        summary=f"margin check after {event.type}",
+        search_attributes=attributes(event.tenant_id, users=(user_id,)),
+    )
+
+
+LISTENERS: Mapping[str, Listener] = {"commands.received": _commands_received, "prices.ticked": _prices_ticked}

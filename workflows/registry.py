@@ -12,9 +12,11 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import Info
 
 from domain.errors import HoldfastError
+from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
+from workflows.margin.workflow import MarginCheckWorkflow
 from workflows.prices import PricePartitionsWorkflow, PriceRefreshWorkflow
 from workflows.reconciliation import ReconciliationSweepWorkflow, ReconciliationWorkflow
 from workflows.retention import RetentionWorkflow
@@ -25,6 +27,9 @@ from workflows.transfers.watch import TransferWatchWorkflow
 from workflows.transfers.workflow import PendingTransferWorkflow
 
 WORKFLOWS: tuple[type[Any], ...] = (
+    BookWorkflow,
+    BookWatchWorkflow,
+    BookAuditWorkflow,
     EscrowWorkflow,
     EscrowWatchWorkflow,
     TransferWorkflow,
@@ -38,6 +43,7 @@ WORKFLOWS: tuple[type[Any], ...] = (
     ReconciliationSweepWorkflow,
     PriceRefreshWorkflow,
     PricePartitionsWorkflow,
+    MarginCheckWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

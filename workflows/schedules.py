@@ -16,6 +16,7 @@ from temporalio.client import (
     ScheduleSpec,
 )
 
+from workflows.book import BookAuditWorkflow, BookWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.prices import REFRESH_LIMIT, PricePartitionsWorkflow, PriceRefreshWorkflow, RefreshPrices
@@ -56,6 +57,20 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
                 name="settlement-watch",
                 summary="wake the workflows of tenants whose commands wait",
             ),
+        ),
+        "holdfast:book-watch": _every(
+            _MINUTE,
+            start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
+            offset=timedelta(seconds=20),
+        ),
+        "holdfast:book-audit": _every(
+            15 * _MINUTE,
+            start(
+                BookAuditWorkflow.run,
+                name="book-audit",
+                summary="recompute every margin account's level in the database",
+            ),
+            offset=4 * _MINUTE,
         ),
         "holdfast:retention": _every(
             _HOUR,

@@ -16,6 +16,8 @@ import db.escrow.tables
 import db.idempotency
 import db.identity
 import db.ledger.tables
+import db.margin.auditing
+import db.margin.book
 import db.margin.tables
 import db.outbox
 import db.prices.tables

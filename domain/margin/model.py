@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Side(StrEnum):
@@ -84,14 +84,18 @@ LIQUIDATION_BPS: Final = 10_000
 DEFAULT_LEVELS: Final = Levels()
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """An amount of one asset on one side, in minor units."""
+class Position(NamedTuple):
+    """An amount of one asset on one side, in minor units. An account has each side, asset and origin once."""
 
     side: Side
     asset: str
     amount_minor: int
     origin: Origin = Origin.DECLARED
+
+
+def in_order(positions: Iterable[Position]) -> list[Position]:
+    """Collateral first, then by asset and origin: the order in which an account's positions are told."""
+    return sorted(positions, key=lambda each: (each.side is Side.BORROW, each.asset, each.origin))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ from db import controls, idempotency, identity
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
+from db.margin import escrows
 from db.reconciliation import runs
 from domain.controls import Freeze, FreezeScope
 from domain.identity import Scope, hash_key
 from domain.reconciliation import Finding
+from tests.activities.margin import Checks, owes, owns
 from tests.activities.reconciling import Reconciler
 from tests.activities.steps import T0, Steps
 from tests.commands import command, take
@@ -27,7 +29,8 @@ from tests.desk import BUYER, SELLER, terms
 
 
 async def populate(engine: AsyncEngine) -> UUID:
-    """A new tenant whose desk has been busy; both tenants made so use the same names for their own things."""
+    """A new tenant whose desk has been busy; both tenants made so use the same names for their own things. Assets need
+    prices."""
     tenant = new_id()
     async with transaction(engine) as connection:
         assert await identity.create_tenant(connection, new_tenant=tenant, name=f"populated-{tenant}")
@@ -46,6 +49,9 @@ async def populate(engine: AsyncEngine) -> UUID:
     await take(engine, tenant, [command("deposit", command_id="cmd-1")])
     await _transfers_and_freezes(engine, tenant, steps)
     await _reconciled(engine, tenant)
+    await Checks(engine, tenant).check(owns("ETH", 1), owes("USDC", 1_500))
+    async with tenant_transaction(engine, tenant) as connection:
+        await escrows.set_setting(connection, tenant, "buyer")
     async with tenant_transaction(engine, tenant) as connection:
         key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])
         await identity.create_key(connection, tenant, key)
@@ -74,6 +80,15 @@ async def publish(engine: AsyncEngine, *tenants: UUID) -> None:
             text(
                 "INSERT INTO publications (tenant_id, event_id, stream, sequence)"
                 " SELECT tenant_id, event_id, 'test', outbox_id FROM outbox WHERE tenant_id = ANY(:tenants)"
+            ),
+            {"tenants": list(tenants)},
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO margin_audit_findings (tenant_id, finding_id, user_id, account_version, told_level,"
+                " strict_level, rearmed_level, price_tick, parameter_version)"
+                " SELECT tenant_id, uuidv7(), user_id, version, 0, 1, 1, 1, 1 FROM margin_accounts"
+                " WHERE tenant_id = ANY(:tenants)"
             ),
             {"tenants": list(tenants)},
         )

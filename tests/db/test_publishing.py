@@ -21,12 +21,15 @@ from activities.vendors.nats import NatsPublisher
 from db.consumers import standing
 from db.engine import transaction
 from db.outbox import SETTLEMENT_TOPIC, rendered
+from domain.errors import Unavailable
+from tests.activities.margin import Checks, owes, owns
 from tests.broker import Broker, needed
 from tests.cable import Cable
 from tests.db.feeds import Feeds, running
 from tests.db.raw import sql
 from tests.fakes import Inbox, Mortal
 from tests.polling import eventually
+from tests.prices import set_prices
 
 STREAM, PREFIX = "TEST", "test"
 NAME = f"publisher:{STREAM}"
@@ -91,6 +94,24 @@ async def test_an_event_arrives_as_the_feed_tells_it(feeds: Feeds, broker: Broke
     headers = found[1].headers or {}
     assert (headers["Holdfast-Type"], headers["Holdfast-Position"]) == ("test.told", "2")
     assert headers["Holdfast-Subject"] == "escrow:1%0D%0AX: %C3%A9"
+    await the_stream_is_the_feed(feeds, broker)
+
+
+async def test_margin_events_are_marked_when_the_broker_has_them(feeds: Feeds, broker: Broker) -> None:
+    await set_prices(feeds.engine, ETH=2_000, USDC=1)
+    checks = Checks(feeds.app, feeds.tenant)
+    await checks.check(owns("ETH", 1), owes("USDC", 1_500))
+    await feeds.tell("escrow:1")
+    await feeds.number()
+    broker.kill()
+    consumer = publishing(feeds, publisher(broker.url))
+    with suppress(Unavailable):
+        await consumer.pass_once()
+    assert [one.published_to_pubsub for one in await checks.events()] == [False], "the feed is not the broker"
+    broker.start()
+    async with running(Relay(feeds.engine, feeds.url, consumers=[consumer])):
+        await eventually(lambda: stands_at(feeds, 2))
+    assert [one.published_to_pubsub for one in await checks.events()] == [True]
     await the_stream_is_the_feed(feeds, broker)
 
 

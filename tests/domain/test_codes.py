@@ -9,6 +9,7 @@ import pytest
 
 import domain
 from domain import controls, escrow, identity, ledger, money, settlement, transfers
+from domain.margin import codes as margin_codes
 
 ROOM = Path(domain.__path__[0])
 CONTEXTS = {
@@ -18,6 +19,7 @@ CONTEXTS = {
     "transfers": ([ROOM / "transfers.py"], transfers.CODES),
     "controls": ([ROOM / "controls.py"], controls.CODES),
     "settlement": ([ROOM / "settlement.py"], settlement.CODES),
+    "margin": (sorted((ROOM / "margin").glob("*.py")), margin_codes.CODES),
     "money": ([ROOM / "money.py"], money.CODES),
 }
 

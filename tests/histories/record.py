@@ -23,7 +23,9 @@ from domain.errors import Refusal
 from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
+from tests.histories.book import BOOK
 from tests.histories.ledger import LEDGER
+from tests.histories.margin import MARGIN
 from tests.histories.prices import PRICES
 from tests.histories.settlement import SETTLEMENT
 from tests.polling import eventually
@@ -297,6 +299,8 @@ STORIES: dict[str, Story] = {
         reconciliation,
         reconciliation_sweep,
         *SETTLEMENT,
+        *MARGIN,
+        *BOOK,
         *PRICES,
     )
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from api.problems import FIELD_CODES, status_of
 from domain import controls, escrow, identity, ledger, money, settlement, transfers
+from domain.margin import codes as margin_codes
 from kit.build import ROOT
 
 ROOMS = ("domain", "db", "activities", "workflows", "api")
@@ -39,6 +40,9 @@ _PROTOCOL = {
     "fee_repeated": "at most one fee per payer",
     "idempotency_key_in_flight": "a request with this idempotency key is being worked on",
     "idempotency_key_reused": "this idempotency key came with another request before",
+    "effective_from_taken": "another version of the margin parameters takes effect at that instant",
+    "price_invalid": "a supposed price is a decimal above zero with at most 18 places",
+    "ratio_too_fine": "a level or a share has at most 4 decimal places",
     "reference_taken": "the reference names something with other content",
     "tenant_name_taken": "there is a tenant of this name already",
     "key_missing": "no API key came with the request",
@@ -77,6 +81,7 @@ def codes() -> Mapping[str, str]:
         transfers.CODES,
         controls.CODES,
         settlement.CODES,
+        margin_codes.CODES,
     ):
         for code, meaning in table.items():
             said = ruled.setdefault(code, [])

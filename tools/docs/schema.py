@@ -40,6 +40,8 @@ ABOUT = {
     "ledger_legs": "What a transaction moves. Append-only; inserting legs is the only way to move money.",
     "ledger_transactions": "Why money moved, and when. Append-only.",
     "margin_accounts": "Whose health is watched: the levels, what its user was last told, and what the book follows.",
+    "margin_audit_findings": "Accounts that the auditor found told what no rule explains. There should be none.",
+    "margin_book": "How far each of the 64 shards of the margin book is, and the fence against stragglers.",
     "margin_events": "What a user was told of an account's health, with what would help; the alerts' evidence.",
     "margin_health_snapshots": "Health at an instant, with every price and parameter that it was computed from.",
     "margin_parameter_versions": "From when on a set of parameters is in force. Platform-wide, append-only.",

@@ -126,6 +126,8 @@ CREATE TABLE margin_health_snapshots (
     collateral_breakdown JSONB NOT NULL,
     borrow_breakdown JSONB NOT NULL,
     liquidation_price_drop_percent NUMERIC,
+    recommendations JSONB NOT NULL,
+    borrowing JSONB NOT NULL,
     parameter_version INTEGER NOT NULL,
     price_tick BIGINT NOT NULL,
     cause TEXT NOT NULL,
@@ -150,8 +152,10 @@ COMMENT ON COLUMN margin_health_snapshots.collateral_breakdown IS
 COMMENT ON COLUMN margin_health_snapshots.borrow_breakdown IS 'each asset with its amount, price and value';
 COMMENT ON COLUMN margin_health_snapshots.liquidation_price_drop_percent IS
     'how far all collateral may fall together until liquidation; null without debt';
+COMMENT ON COLUMN margin_health_snapshots.recommendations IS 'exact amounts that lead back to a target health';
+COMMENT ON COLUMN margin_health_snapshots.borrowing IS 'what could be borrowed, and why not';
 COMMENT ON COLUMN margin_health_snapshots.parameter_version IS 'what assets counted for';
-COMMENT ON COLUMN margin_health_snapshots.price_tick IS 'the newest refresh among its prices';
+COMMENT ON COLUMN margin_health_snapshots.price_tick IS 'the newest refresh that it knew of';
 COMMENT ON COLUMN margin_health_snapshots.cause IS 'check, settlement, account or tick';
 COMMENT ON COLUMN margin_health_snapshots.created_at IS 'database clock';
 
@@ -208,6 +212,7 @@ BEGIN
         AND a.changed_in <> pg_current_xact_id()::text::bigint;
     RETURN NULL;
 END $$;
+REVOKE ALL ON FUNCTION margin_positions_touch() FROM PUBLIC;
 COMMENT ON FUNCTION margin_positions_touch() IS 'whoever changes positions changes their account';
 CREATE TRIGGER touch_inserted AFTER INSERT ON margin_positions REFERENCING NEW TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION margin_positions_touch();
@@ -236,8 +241,9 @@ GRANT INSERT (tenant_id, user_id, warning_bps, margin_call_bps, imminent_bps),
     ON margin_accounts TO holdfast_app, holdfast_engine;
 GRANT INSERT, UPDATE (amount_minor), DELETE ON margin_positions TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, snapshot_id, user_id, health_score, previous_health_score, status, total_collateral_usd,
-    total_borrow_usd, collateral_breakdown, borrow_breakdown, liquidation_price_drop_percent, parameter_version,
-    price_tick, cause, calculated_at) ON margin_health_snapshots TO holdfast_app, holdfast_engine;
+    total_borrow_usd, collateral_breakdown, borrow_breakdown, liquidation_price_drop_percent, recommendations,
+    borrowing, parameter_version, price_tick, cause, calculated_at) ON margin_health_snapshots
+    TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, event_id, snapshot_id, user_id, event_type, severity, health_score, previous_health_score,
     threshold_breached, message, recommendations, collateral_usd, borrow_usd) ON margin_events
     TO holdfast_app, holdfast_engine;

@@ -1,0 +1,1 @@
+"""Steps of margin: the check of one account, and what it writes."""

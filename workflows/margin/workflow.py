@@ -1,0 +1,46 @@
+"""``MarginCheckWorkflow``: one look at a margin account, from request to snapshot."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.failures import step_failure
+    from activities.margin.messages import CheckMargin, CheckOutcome, RecordCheck
+    from activities.margin.steps import MarginActivities
+    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+
+
+@workflow.defn
+class MarginCheckWorkflow:
+    """Looks at an account once; a refusal fails the run with the refusal's code."""
+
+    @workflow.run
+    async def run(self, request: CheckMargin) -> CheckOutcome:
+        """What was found."""
+        try:
+            outcome = await workflow.execute_local_activity_method(
+                MarginActivities.check,
+                RecordCheck(request=request, at=workflow.now()),
+                start_to_close_timeout=STEP_TIMEOUT,
+                schedule_to_close_timeout=STEP_LIMIT,
+                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
+                retry_policy=STEP_RETRY,
+                summary="value the account and tell its user",
+            )
+        except FailureError as error:
+            failure = step_failure(error)
+        else:
+            workflow.set_current_details(_told(outcome))
+            return outcome
+        # Out here, so that the failure does not become its own cause.
+        raise failure
+
+
+def _told(outcome: CheckOutcome) -> str:
+    """What an operator reads in the Temporal UI."""
+    if outcome.status is None:
+        return "there was nothing to value"
+    health = "no debt" if outcome.health_score is None else f"health {outcome.health_score}"
+    return f"{outcome.status}, {health}" + (f", told as {outcome.event_type}" if outcome.event_type else "")
