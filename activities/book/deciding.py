@@ -90,7 +90,7 @@ class Judge:
         """Decide rows of one table, some thousands at a time."""
         for begin in range(0, len(candidates.rows), _SLICE):
             decided = Decided(candidates.key)
-            for account in self._accounts(candidates.key, candidates.rows[begin : begin + _SLICE]):
+            for account in self._accounts(candidates.key, candidates.rows[begin : begin + _SLICE], decided.steady):
                 self._decide(account, decided)
             yield decided
 
@@ -100,10 +100,12 @@ class Judge:
         for whole in self._columns.always.values():
             if all(position.asset in self._market for position in whole.positions):
                 self._decide(_of_whole(whole), decided)
+            else:
+                decided.steady.append(whole.account)
         return decided
 
-    def _accounts(self, key: Key, rows: Ints) -> Iterator[Account]:
-        """Rows as the rule takes them, but for those with an asset that cannot be valued."""
+    def _accounts(self, key: Key, rows: Ints, unvalued: list[int]) -> Iterator[Account]:
+        """Rows as the rule takes them, but for those with an asset that cannot be valued: ``unvalued`` gets them."""
         table = self._columns.tables[key]
         head = table.head[rows]
         numbers, tenants, users = head["account"].tolist(), head["tenant"].tolist(), head["user"].tolist()
@@ -117,6 +119,7 @@ class Judge:
                 if code == NOTHING:
                     continue
                 if not valued[code]:
+                    unvalued.append(row)
                     break
                 kind = kinds[code]
                 assert kind is not None
