@@ -107,14 +107,13 @@ async def test_who_has_an_account_is_looked_at_once_a_page(feeds: Feeds, consume
 async def test_every_way_in_which_money_moves_is_noticed(feeds: Feeds, consumers: list[Consumer]) -> None:
     for user in ("a", "b"):
         await account(feeds, user)
-    kinds: Sequence[tuple[str, dict[str, str]]] = [
-        *(
-            (f"escrow.{each}", {"buyer": "a", "seller": "b"})
-            for each in ("released", "refunded", "resolved", "expired")
-        ),
-        ("escrow.cancelled", {"buyer": "a", "seller": "b"}),
-        ("ledger.transferred", {"account": "a", "counterparty": "b"}),
+    ends = ("released", "refunded", "resolved", "expired", "cancelled")
+    parties: dict[str, Any] = {"buyer": "a", "seller": "b"}
+    ways: dict[str, Any] = {"from_": "a", "to": "b"}
+    kinds: Sequence[tuple[str, dict[str, Any]]] = [
+        *((f"escrow.{each}", parties) for each in ends),
         *((f"transfer.{each}", ways) for each in ("pending", "posted", "voided", "expired")),
+        ("ledger.transferred", {"account": "a", "counterparty": "b"}),
         ("command.settled", {"account_ref": "a", "counterparty_ref": "b"}),
     ]
     wakes = Wakes()

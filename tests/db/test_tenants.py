@@ -17,56 +17,10 @@ from db.ids import new_id
 from domain.ids import PLATFORM_TENANT
 from tests.db.populated import populate, publish
 from tests.db.raw import NOT_ALLOWED, acting, random_query, refused, set_tenant, sql
+from tests.db.tenancy import DEFINER_FUNCTIONS, DELETABLE, NEVER_WRITTEN, PLATFORM_TABLES, UNCHANGING
 from tests.prices import set_prices
 from tools.local.postgres import EmbeddedPostgres
 
-#: Tables that are the platform's: every tenant reads the first, the second tells the revision.
-PLATFORM_TABLES = {"assets", "alembic_version", "feed_consumers", "feed_faults", "seal_batches", "seal_checkpoints"}
-PLATFORM_TABLES |= {"margin_book", "margin_parameter_versions", "margin_parameters", "prices"}
-PLATFORM_TABLES |= {"price_history", "price_ticks"}
-#: Tables whose rows come and go: the app may delete its tenant's.
-DELETABLE = {"margin_positions"}
-#: What runs with the owner's rights, and so past row-level security. Each one is a door that was thought about.
-DEFINER_FUNCTIONS = {
-    "count_api_key_uses",
-    "create_tenant",
-    "ensure_price_partition",
-    "feed_head",
-    "feed_news",
-    "find_api_key",
-    "ledger_legs_apply",
-    "ledger_transactions_complete",
-    "margin_positions_touch",
-    "seal_leaves",
-}
-#: What no process of ours may write, because the database does or because it is what was agreed on.
-NEVER_WRITTEN = [
-    ("accounts", "available_minor"),
-    ("accounts", "held_minor"),
-    ("holds", "remaining_minor"),
-    ("holds", "placed_minor"),
-    ("api_keys", "use_count"),
-    ("api_keys", "key_hash"),
-    ("api_keys", "scopes"),
-    ("api_keys", "user_id"),
-    ("escrows", "amount_minor"),
-    ("escrows", "buyer_user_id"),
-    ("escrows", "seller_user_id"),
-    ("escrows", "policy_required"),
-    ("escrow_milestones", "amount_minor"),
-    ("idempotency_keys", "fingerprint"),
-    ("idempotency_keys", "operation_id"),
-    ("settlement_commands", "amount_minor"),
-    ("settlement_commands", "fingerprint"),
-    ("settlement_commands", "received_at"),
-    ("margin_accounts", "version"),
-    ("margin_accounts", "changed_in"),
-    ("margin_health_snapshots", "health_score"),
-    ("margin_events", "message"),
-    ("margin_parameters", "ltv_bps"),
-]
-UNCHANGING = ["ledger_transactions", "ledger_legs", "audit_log", "receipts", "tenants", "assets", "alembic_version"]
-UNCHANGING += ["margin_parameter_versions", "margin_parameters", "margin_health_snapshots"]
 QUERIES = 1_000
 #: What a tenant sees beside its own.
 OURS_TO_SEE = {"outbox": {PLATFORM_TENANT}}
