@@ -56,8 +56,8 @@ COMMENT ON COLUMN margin_audit_findings.rearmed_level IS 'the level with every t
 COMMENT ON COLUMN margin_audit_findings.recorded_at IS 'database clock';
 """
 
-#: Updates of accounts are many at once in a crash: with room on the page, and a summarising index instead of a tree, they
-#: are made in place and touch no index.
+#: A crash updates many accounts at once: with room on the page, and a summarising index instead of a tree, updates
+#: are made in place and touch no other index.
 ROOM = """
 DROP INDEX margin_accounts_changed_in_idx;
 CREATE INDEX margin_accounts_changed_in_idx ON margin_accounts USING brin (changed_in) WITH (pages_per_range = 8);
