@@ -27,6 +27,9 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
+from activities.book.audit import BookAuditActivities
+from activities.book.steps import BOOK_GROUPS, BookActivities
+from activities.book.watch import BookWatchActivities
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
@@ -36,6 +39,8 @@ from activities.ledger.steps import LedgerActivities
 from activities.margin import published, sync
 from activities.margin.steps import MarginActivities
 from activities.ports import Publisher
+from activities.prices.desk import PriceDesk
+from activities.prices.steps import PriceActivities, keep_partitions
 from activities.publishing import Publishing, consumer_name
 from activities.reconciliation.steps import ReconciliationActivities
 from activities.relay import Relay
@@ -48,12 +53,15 @@ from activities.transfers.chain import ChainActivities
 from activities.transfers.steps import PendingTransferActivities
 from activities.transfers.watch import TransferWatchActivities
 from activities.vendors.nats import NatsPublisher
+from activities.vendors.sources import price_desk
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
 from domain.errors import Unavailable
 from kit.build import build_id
+from kit.clock import now
 from kit.logs import configure_logging
+from kit.pricing import PricesUnusable, manual_only, read_prices
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
@@ -86,8 +94,13 @@ def create_worker(
     tenants: AsyncEngine,
     engine: AsyncEngine,
     deployment: str = DEPLOYMENT_NAME,
+    prices: PriceDesk | None = None,
+    book_groups: int = BOOK_GROUPS,
 ) -> Worker:
-    """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant."""
+    """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
+
+    ``prices`` says whom refreshes ask; without it nobody.
+    """
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
     retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
@@ -95,7 +108,13 @@ def create_worker(
     ledger_lane, settlement_watch = SettlementLedgerActivities(tenants, doorbell), SettlementWatchActivities(engine)
     escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
     reconciliation = ReconciliationActivities(tenants, engine, doorbell)
+    pricing = PriceActivities(engine, Doorbell(engine), prices or PriceDesk())
+    book = BookActivities(engine, Doorbell(engine), groups=book_groups)
     activities: list[Any] = [
+        book.plan,
+        book.revalue,
+        BookWatchActivities(engine).wake_behind,
+        BookAuditActivities(engine, Doorbell(engine)).audit,
         escrow.open,
         escrow.apply,
         ledger.transfer,
@@ -115,6 +134,10 @@ def create_worker(
         reconciliation.compare,
         reconciliation.finish,
         reconciliation.clear,
+        pricing.sources,
+        pricing.ask,
+        pricing.record,
+        pricing.keep_partitions,
         MarginActivities(tenants, doorbell).check,
     ]
     return Worker(
@@ -164,10 +187,22 @@ def create_publisher(settings: WorkerSettings) -> Publisher | None:
     )
 
 
+def create_price_desk(settings: WorkerSettings) -> PriceDesk:
+    """Whom to ask for prices: what PRICES_FILE says, else the operator's own file, else nobody."""
+    try:
+        if settings.prices_file is not None:
+            return price_desk(read_prices(settings.prices_file))
+        manual = settings.prices_manual_file
+        return PriceDesk() if manual is None else price_desk(manual_only(manual))
+    except PricesUnusable as error:
+        print(f"configuration: PRICES_FILE {error}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_CONFIGURATION)
+
+
 async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT, then finish what is under way."""
     build = settings.holdfast_build_id or build_id()
-    signer = _signer(settings)
+    signer, prices = _signer(settings), create_price_desk(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -176,12 +211,24 @@ async def run(settings: WorkerSettings) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
+        stack.push_async_callback(prices.close)
         try:
             client = await _reach(settings, tenants)
+            async with transaction(engine) as connection:
+                # A schedule makes them ahead; a database that is new has none yet.
+                await keep_partitions(connection, now().date())
         except (Unavailable, SchemaMismatch) as error:
             print(f"worker: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_UNAVAILABLE) from None
-        worker = create_worker(client, settings.temporal_task_queue, build, tenants=tenants, engine=engine)
+        worker = create_worker(
+            client,
+            settings.temporal_task_queue,
+            build,
+            tenants=tenants,
+            engine=engine,
+            prices=prices,
+            book_groups=settings.book_groups,
+        )
         outward = create_relay(
             client,
             settings.temporal_task_queue,

@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from domain.errors import Unavailable
+from domain.prices.model import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +46,24 @@ class Publisher(Protocol):
 
     async def close(self) -> None:
         """Let go of the connection; a later call opens another."""
+
+
+class PriceSource(Protocol):
+    """Somebody outside who says what assets are worth."""
+
+    @property
+    def name(self) -> str:
+        """What the configuration calls it."""
+
+    @property
+    def assets(self) -> Sequence[str]:
+        """Whose prices it is asked for."""
+
+    async def read(self) -> Sequence[Reading]:
+        """What it says of each of its assets: a price, or a fault in words without any key or address.
+
+        Never raises for what the source does, and answers within its own limit.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections; a later call opens others."""

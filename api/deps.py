@@ -22,6 +22,7 @@ from temporalio.client import Client
 
 from api.auth import Keys
 from api.bodies import JsonRequest, check_content_type, is_ndjson
+from api.pricebook import PriceBook
 from api.problems import documented
 from api.streams import Streams
 from db import ledger as db_ledger
@@ -30,7 +31,7 @@ from db.engine import tenant_transaction
 from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
-from workflows.client import EscrowClient, ReconciliationClient, TransferClient
+from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 
 _ASSETS_SECONDS = 5.0
@@ -65,6 +66,8 @@ class Services:
     streams: Streams
     doorbell: Doorbell
     reconciliations: ReconciliationClient
+    prices: PriceClient
+    price_book: PriceBook
     margin: MarginClient
 
 

@@ -12,17 +12,31 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api import controls, escrow, events, health, identity, ledger, margin, problems, reconciliation, settlement
+from api import (
+    controls,
+    escrow,
+    events,
+    health,
+    identity,
+    ledger,
+    margin,
+    prices,
+    problems,
+    reconciliation,
+    settlement,
+)
 from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
+from api.pricebook import PriceBook
 from api.streams import StreamMetrics, Streams
 from db.doorbell import Doorbell
 from db.engine import Role, close, create_engine
+from db.prices import PRICES_CHANNEL
 from domain.errors import Unavailable
 from kit.settings import ApiSettings
 from kit.temporal import connect
-from workflows.client import EscrowClient, ReconciliationClient, TransferClient
+from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 
 VERSION = "0.1.0"
@@ -42,6 +56,7 @@ TAGS = [
         "Each outcome is an event `command.settled`, `command.rejected` or `command.failed` with subject "
         "`command:<command_id>`; each request that left commands is one `commands.received`.",
     },
+    {"name": "prices", "description": "What assets are worth, from several sources, and how sure that is."},
     {"name": "margin", "description": "Health of margin accounts, what their users are told, and what would be."},
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
@@ -61,7 +76,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         engine = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
         temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
         keys = Keys(engine)
-        streams = Streams(engine, settings, stream_metrics)
+        price_book = PriceBook(engine)
+        streams = Streams(engine, settings, stream_metrics, hear={PRICES_CHANNEL: price_book.forget})
         app.state.services = Services(
             engine=engine,
             temporal=temporal,
@@ -72,6 +88,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             streams=streams,
             doorbell=Doorbell(engine),
             reconciliations=ReconciliationClient(temporal, settings.temporal_task_queue),
+            prices=PriceClient(temporal, settings.temporal_task_queue),
+            price_book=price_book,
             margin=MarginClient(temporal, settings.temporal_task_queue),
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
@@ -105,7 +123,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, margin)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)

@@ -37,7 +37,8 @@ STATUS: dict[int, frozenset[str]] = {
         }
     ),
     404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"})
-    | {"transfer_unknown", "freeze_unknown", "command_unknown", "reconciliation_unknown", "margin_account_unknown"},
+    | {"transfer_unknown", "freeze_unknown", "command_unknown", "reconciliation_unknown", "price_unknown"}
+    | {"margin_account_unknown"},
     409: frozenset(escrow_codes.WHEN)
     | {
         "no_arbiter",

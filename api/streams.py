@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Count
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -26,6 +26,7 @@ from db.engine import tenant_transaction, transaction
 from db.listening import listen
 from db.outbox import FEED_CHANNEL, FeedEvent
 from domain.errors import Refusal, Unavailable
+from domain.ids import PLATFORM_TENANT
 from kit.settings import ApiSettings
 
 POLL_SECONDS = 1.0
@@ -97,10 +98,21 @@ class Stream:
 
 
 class Streams:
-    """The streams of this process. ``run`` wakes them until it is cancelled; ``close`` ends them."""
+    """The streams of this process. ``run`` wakes them until it is cancelled; ``close`` ends them.
 
-    def __init__(self, engine: AsyncEngine, settings: ApiSettings, metrics: StreamMetrics) -> None:
+    ``hear`` are other channels to be heard on the same connection, with what each notification calls.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        settings: ApiSettings,
+        metrics: StreamMetrics,
+        *,
+        hear: Mapping[str, Callable[[], None]] | None = None,
+    ) -> None:
         self._engine = engine
+        self._hear = {FEED_CHANNEL: self._wake_up, **(hear or {})}
         self._dsn = settings.database_url
         self.metrics = metrics
         self._most = settings.api_streams_max
@@ -136,7 +148,7 @@ class Streams:
 
     async def run(self) -> None:
         """Wake streams as the feed grows."""
-        listener = asyncio.create_task(listen(self._dsn, {FEED_CHANNEL: self._wake.set}))
+        listener = asyncio.create_task(listen(self._dsn, self._hear))
         try:
             while True:
                 self._wake.clear()
@@ -199,6 +211,9 @@ class Streams:
         self.metrics.read.inc(len(events))
         return Page(_chunk(events), events[-1].position if events else after, len(events))
 
+    def _wake_up(self) -> None:
+        self._wake.set()
+
     async def _look(self) -> None:
         """Find out for whom the feed grew, and wake those."""
         if not self._open:
@@ -216,8 +231,9 @@ class Streams:
                 news = await outbox.feed_news(connection, after=self._seen, most=NEWS_EVENTS)
             if not news:
                 return
+            everybody = PLATFORM_TENANT in news
             for stream in self._open:
-                if stream.tenant_id in news:
+                if everybody or stream.tenant_id in news:
                     stream.wake()
             self._seen = max(news.values())
 

@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.columns import METADATA, instant, recorded_at, tenant_id
+from domain.ids import PLATFORM_TENANT
 
 tenants = Table(
     "tenants",
@@ -34,6 +35,7 @@ tenants = Table(
     recorded_at(),
     PrimaryKeyConstraint("tenant_id"),
     UniqueConstraint("name"),
+    CheckConstraint(f"tenant_id <> '{PLATFORM_TENANT}'::uuid", name="platform"),
 )
 
 api_keys = Table(

@@ -6,6 +6,7 @@ page by position, so that a transaction that commits late appears behind the rea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.columns import METADATA, instant, recorded_at, tenant_id
+from domain.ids import PLATFORM_TENANT
 
 SETTLEMENT_TOPIC = "settlement.events.v1"
 PRICES_TOPIC = "market.prices.v1"
@@ -79,17 +81,55 @@ class FeedEvent:
     data: dict[str, Any]
 
 
+_LAST_POSITION = str(2**63 - 1)
+_FEED_COLUMNS = "event_id, position, topic, type, subject, occurred_at, recorded_at, data"
+
+
 async def feed(connection: AsyncConnection, *, topic: str | None, after: int, limit: int) -> list[FeedEvent]:
-    """Up to ``limit`` events of the transaction's tenant behind position ``after``, in order."""
-    condition = "AND topic = :topic" if topic is not None else ""
+    """Up to ``limit`` events of the transaction's tenant and of the platform behind position ``after``, in order.
+
+    Each part reads its own index as far as needed. Rows are compared as wholes, which only that index can order: with
+    ``tenant_id`` by itself, the planner may walk past everybody's events to find a few.
+    """
+    key = "tenant_id, position" if topic is None else "tenant_id, topic, position"
+    bound = "%s, %s" if topic is None else "%s, :topic, %s"
+    part = (
+        f"(SELECT {_FEED_COLUMNS} FROM outbox WHERE position IS NOT NULL AND ({key}) > ({bound % ('%s', ':after')})"
+        f" AND ({key}) <= ({bound % ('%s', _LAST_POSITION)}) ORDER BY {key} LIMIT :limit)"
+    )
+    both = " UNION ALL ".join(part % (whose, whose) for whose in ("current_tenant()", ":platform"))
     rows = await connection.execute(
-        text(
-            "SELECT event_id, position, topic, type, subject, occurred_at, recorded_at, data FROM outbox"
-            f" WHERE position > :after {condition} ORDER BY position LIMIT :limit"
-        ),
-        {"after": after, "limit": limit} | ({"topic": topic} if topic is not None else {}),
+        text(f"SELECT {_FEED_COLUMNS} FROM ({both}) AS both_parts ORDER BY position LIMIT :limit"),
+        {"after": after, "limit": limit, "platform": PLATFORM_TENANT} | ({"topic": topic} if topic is not None else {}),
     )
     return [FeedEvent(**row) for row in rows.mappings()]
+
+
+async def append(connection: AsyncConnection, tenant_id: UUID, events: Sequence[OutboxEvent]) -> None:
+    """Write events in the commit of what they tell; an event that is there already stays as it is."""
+    if events:
+        await connection.execute(
+            text(
+                "INSERT INTO outbox (tenant_id, event_id, topic, type, subject, occurred_at, data)"
+                " SELECT :tenant, event_id, topic, type, subject, occurred_at, data"
+                " FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS e (n int, event_id uuid, topic text, type text,"
+                " subject text, occurred_at timestamptz, data jsonb) ORDER BY n ON CONFLICT DO NOTHING"
+            ),
+            {"tenant": tenant_id, "events": json.dumps([row_of(n, event) for n, event in enumerate(events)])},
+        )
+
+
+def row_of(n: int, event: OutboxEvent) -> dict[str, Any]:
+    """An event as statements that write many take it; ``n`` is its place among them."""
+    return {
+        "n": n,
+        "event_id": str(event.event_id),
+        "topic": event.topic,
+        "type": event.type,
+        "subject": event.subject,
+        "occurred_at": event.occurred_at.isoformat(),
+        "data": event.data,
+    }
 
 
 async def recent_subjects(
@@ -147,8 +187,14 @@ async def lag(connection: AsyncConnection) -> tuple[int, float]:
 
 
 async def tenant_head(connection: AsyncConnection) -> int:
-    """The position of the last event of the transaction's tenant, 0 before the first."""
-    return int(await connection.scalar(text("SELECT coalesce(max(position), 0) FROM outbox")) or 0)
+    """The position of the last event that the transaction's tenant sees, 0 before the first."""
+    part = (
+        "(SELECT position FROM outbox WHERE position IS NOT NULL AND (tenant_id, position) > (%s, 0)"
+        f" AND (tenant_id, position) <= (%s, {_LAST_POSITION}) ORDER BY tenant_id DESC, position DESC LIMIT 1)"
+    )
+    both = ", ".join(part % (whose, whose) for whose in ("current_tenant()", ":platform"))
+    head = await connection.scalar(text(f"SELECT coalesce(greatest({both}), 0)"), {"platform": PLATFORM_TENANT})
+    return int(head or 0)
 
 
 async def feed_head(connection: AsyncConnection) -> int:
@@ -157,7 +203,10 @@ async def feed_head(connection: AsyncConnection) -> int:
 
 
 async def feed_news(connection: AsyncConnection, *, after: int, most: int) -> dict[UUID, int]:
-    """Of the first ``most`` events behind a position: whose, and each one's last position. Any role may ask."""
+    """Of the first ``most`` events behind a position: whose, and each one's last position. Any role may ask.
+
+    What is ``PLATFORM_TENANT``'s is everybody's.
+    """
     rows = await connection.execute(
         text("SELECT tenant_id, latest FROM feed_news(:after, :most)"), {"after": after, "most": most}
     )

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from db.audit import AuditRecord
 from db.doorbell import Doorbell
 from db.engine import transaction
-from db.outbox import OutboxEvent
+from db.outbox import OutboxEvent, row_of
 
 _BEGIN = text("SELECT step_begin(:tenant, :step)")
 
@@ -66,7 +66,7 @@ async def leave(connection: AsyncConnection, tenant_id: UUID, steps: Sequence[Le
         {
             "tenant": tenant_id,
             "audit": json.dumps([_audit_row(n, left.audit) for n, left in enumerate(steps)]),
-            "events": json.dumps([_event_row(n, event) for n, event in enumerate(events)]),
+            "events": json.dumps([row_of(n, event) for n, event in enumerate(events)]),
             "receipts": json.dumps(receipts),
         },
     )
@@ -132,16 +132,4 @@ def _audit_row(n: int, audit: AuditRecord) -> dict[str, Any]:
         "workflow_id": origin.workflow_id,
         "at": audit.at.isoformat(),
         "details": audit.details,
-    }
-
-
-def _event_row(n: int, event: OutboxEvent) -> dict[str, Any]:
-    return {
-        "n": n,
-        "event_id": str(event.event_id),
-        "topic": event.topic,
-        "type": event.type,
-        "subject": event.subject,
-        "occurred_at": event.occurred_at.isoformat(),
-        "data": event.data,
     }

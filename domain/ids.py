@@ -10,6 +10,12 @@ from uuid import UUID, uuid5
 #: Accounts and actors of our own begin like this, so no user may.
 SYSTEM_PREFIX: Final = "system:"
 
+#: Whose events everybody sees: what happens to no tenant in particular, as a change of prices.
+PLATFORM_TENANT: Final = UUID(int=0)
+
+#: The workflow that carries the margin book; there is one.
+BOOK_WORKFLOW_ID: Final = "book"
+
 #: What ``is_user_id`` asks for, in words.
 USER_ID_RULE: Final = (
     "a user id has 1 to 200 characters, is not blank, has no control characters and does not begin with 'system:'"
@@ -84,6 +90,11 @@ def settlement_operation_id(tenant_id: UUID, command_id: str) -> UUID:
 def reconciliation_workflow_id(tenant_id: UUID, run_id: UUID) -> str:
     """The id of the workflow that compares one tenant's books once."""
     return f"reconciliation:{tenant_id}:{run_id}"
+
+
+def price_refresh_workflow_id(refresh_id: UUID) -> str:
+    """The id of the workflow that refreshes prices because somebody asked."""
+    return f"price-refresh:{refresh_id}"
 
 
 def margin_check_workflow_id(check_id: UUID) -> str:

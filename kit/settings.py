@@ -89,6 +89,14 @@ class WorkerSettings(ServerSettings):
                 raise ValueError(f"must name a file of certificates: {error}") from None
         return value
 
+    book_groups: int = Field(
+        default=4, ge=1, le=64, description="parts of the margin book that are revalued beside one another"
+    )
+    prices_file: Path | None = Field(default=None, description="Where prices come from; see docs/prices.md")
+    prices_manual_file: Path | None = Field(
+        default=None, description="An operator's prices; the only source where PRICES_FILE is not set"
+    )
+
     seal_key_file: Path = Field(description="The Ed25519 key (PEM) that signs checkpoints; the same for every worker")
     seal_old_public_keys: str = Field(default="", description="Files (PEM, by colons) of keys that signed before")
     checkpoint_dir: Path = Field(description="Where signed checkpoints are kept outside the database")

@@ -9,13 +9,15 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import transaction
+from db.ids import new_id
 from kit.clock import now
 
-_TICK = text("INSERT INTO price_ticks (workflow_id, refreshed_at) VALUES ('price-refresh:test', :at) RETURNING tick")
+_TICK = text("INSERT INTO price_ticks (refresh_id, refreshed_at) VALUES (:id, :at) RETURNING tick")
 _PRICE = text(
     """
-    INSERT INTO prices (asset, tick, mid, low, high, quality, confirmed, as_of, sources, reason, refreshed_at)
-    VALUES (:asset, :tick, :mid, :low, :high, :quality, :confirmed, :as_of, '[]', :reason, :at)
+    INSERT INTO prices (asset, tick, mid, low, high, quality, confirmed, as_of, sources, reason, refreshed_at,
+        ttl_seconds)
+    VALUES (:asset, :tick, :mid, :low, :high, :quality, :confirmed, :as_of, '[]', :reason, :at, 5)
     ON CONFLICT (asset) DO UPDATE SET tick = excluded.tick, mid = excluded.mid, low = excluded.low,
         high = excluded.high, quality = excluded.quality, confirmed = excluded.confirmed, as_of = excluded.as_of,
         reason = excluded.reason, refreshed_at = excluded.refreshed_at
@@ -36,7 +38,7 @@ async def set_prices(
     and high lie from mid, as a share. No event is written: this is for who reads prices, not for who follows them."""
     at = now()
     async with transaction(engine) as connection:
-        tick = int(await connection.scalar(_TICK, {"at": at}) or 0)
+        tick = int(await connection.scalar(_TICK, {"id": str(new_id()), "at": at}) or 0)
         for asset, price in dollars.items():
             mid = Decimal(price)
             await connection.execute(

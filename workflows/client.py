@@ -23,10 +23,18 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.failures import refusal_of, unavailable_of
 from domain.errors import Unavailable
-from domain.ids import chain_workflow_id, escrow_workflow_id, reconciliation_workflow_id, transfer_workflow_id
+from domain.ids import (
+    PLATFORM_TENANT,
+    chain_workflow_id,
+    escrow_workflow_id,
+    price_refresh_workflow_id,
+    reconciliation_workflow_id,
+    transfer_workflow_id,
+)
 from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, Waiting
 from workflows.ledger import TransferOutcome, TransferRequest, TransferWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.prices import REFRESH_LIMIT, PriceRefreshWorkflow, RefreshOutcome, RefreshPrices
 from workflows.reconciliation import RUN_LIMIT, ReconcileTenant, ReconciliationWorkflow
 from workflows.search import attributes
 from workflows.transfers import (
@@ -339,6 +347,27 @@ class ReconciliationClient(Caller):
                     search_attributes=attributes(request.tenant_id),
                 ),
             )
+
+
+class PriceClient(Caller):
+    """Has prices refreshed on demand."""
+
+    async def refresh(self, refresh_id: UUID, request: RefreshPrices, *, summary: str) -> RefreshOutcome:
+        """Have every source asked now, and wait for what comes of it. The same ``refresh_id`` is one refresh."""
+        async with self._answered():
+            handle = await self._client.start_workflow(
+                PriceRefreshWorkflow.run,
+                request,
+                id=price_refresh_workflow_id(refresh_id),
+                task_queue=self._task_queue,
+                task_timeout=TASK_TIMEOUT,
+                execution_timeout=REFRESH_LIMIT,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=summary,
+                search_attributes=attributes(PLATFORM_TENANT),
+            )
+            return await handle.result()
 
 
 @asynccontextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from activities.dispatch import Listener, TenantEvent, Wake
-from domain.ids import margin_check_id, margin_check_workflow_id, settlement_workflow_id
+from domain.ids import BOOK_WORKFLOW_ID, margin_check_id, margin_check_workflow_id, settlement_workflow_id
+from workflows.book import BookRun, BookWorkflow
 from workflows.margin import Cause, CheckMargin, MarginCheckWorkflow
 from workflows.search import attributes
 from workflows.settlement import SettlementRun, SettlementWorkflow
@@ -25,6 +26,18 @@ def _commands_received(event: TenantEvent) -> Wake:
     )
 
 
+def _prices_ticked(event: TenantEvent) -> Wake:
+    """Prices changed: the book is revalued at the newest ones, however many ticks say so."""
+    return Wake(
+        workflow=BookWorkflow.run,
+        workflow_id=BOOK_WORKFLOW_ID,
+        argument=BookRun(),
+        summary="revalues every margin account at the newest prices",
+        search_attributes=attributes(event.tenant_id, status="working"),
+        signal="ticked",
+    )
+
+
 def margin_check(event: TenantEvent, user_id: str) -> Wake:
     """An event touched the money of a user who has a margin account: it is looked at once, however often the event
     comes."""
@@ -38,4 +51,4 @@ def margin_check(event: TenantEvent, user_id: str) -> Wake:
     )
 
 
-LISTENERS: Mapping[str, Listener] = {"commands.received": _commands_received}
+LISTENERS: Mapping[str, Listener] = {"commands.received": _commands_received, "prices.ticked": _prices_ticked}

@@ -12,10 +12,12 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import Info
 
 from domain.errors import HoldfastError
+from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
 from workflows.margin.workflow import MarginCheckWorkflow
+from workflows.prices import PricePartitionsWorkflow, PriceRefreshWorkflow
 from workflows.reconciliation import ReconciliationSweepWorkflow, ReconciliationWorkflow
 from workflows.retention import RetentionWorkflow
 from workflows.settlement.watch import SettlementWatchWorkflow
@@ -25,6 +27,9 @@ from workflows.transfers.watch import TransferWatchWorkflow
 from workflows.transfers.workflow import PendingTransferWorkflow
 
 WORKFLOWS: tuple[type[Any], ...] = (
+    BookWorkflow,
+    BookWatchWorkflow,
+    BookAuditWorkflow,
     EscrowWorkflow,
     EscrowWatchWorkflow,
     TransferWorkflow,
@@ -36,6 +41,8 @@ WORKFLOWS: tuple[type[Any], ...] = (
     SettlementWatchWorkflow,
     ReconciliationWorkflow,
     ReconciliationSweepWorkflow,
+    PriceRefreshWorkflow,
+    PricePartitionsWorkflow,
     MarginCheckWorkflow,
 )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from temporalio.client import (
@@ -15,8 +16,10 @@ from temporalio.client import (
     ScheduleSpec,
 )
 
+from workflows.book import BookAuditWorkflow, BookWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
+from workflows.prices import REFRESH_LIMIT, PricePartitionsWorkflow, PriceRefreshWorkflow, RefreshPrices
 from workflows.reconciliation import ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
 from workflows.settlement import SettlementWatchWorkflow
@@ -25,14 +28,14 @@ from workflows.transfers.watch import TransferWatchWorkflow
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
-def schedules(task_queue: str) -> Mapping[str, Schedule]:
+#: How often prices are refreshed unless a setting says otherwise.
+PRICE_REFRESH_SECONDS = 15
+
+
+def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SECONDS) -> Mapping[str, Schedule]:
     """The schedules by id, for the workers of ``task_queue``."""
 
-    def start(run: Any, *arguments: Any, name: str, summary: str) -> ScheduleActionStartWorkflow:
-        return ScheduleActionStartWorkflow(
-            run, *arguments, id=name, task_queue=task_queue, task_timeout=TASK_TIMEOUT, static_summary=summary
-        )
-
+    start = partial(_start, task_queue)
     return {
         "holdfast:escrow-watch": _every(
             5 * _MINUTE,
@@ -54,6 +57,20 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
                 name="settlement-watch",
                 summary="wake the workflows of tenants whose commands wait",
             ),
+        ),
+        "holdfast:book-watch": _every(
+            _MINUTE,
+            start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
+            offset=timedelta(seconds=20),
+        ),
+        "holdfast:book-audit": _every(
+            15 * _MINUTE,
+            start(
+                BookAuditWorkflow.run,
+                name="book-audit",
+                summary="recompute every margin account's level in the database",
+            ),
+            offset=4 * _MINUTE,
         ),
         "holdfast:retention": _every(
             _HOUR,
@@ -82,7 +99,49 @@ def schedules(task_queue: str) -> Mapping[str, Schedule]:
             offset=timedelta(hours=2, minutes=37),
             catchup=_DAY // 2,
         ),
+        **_prices(start, price_refresh_seconds),
     }
+
+
+def _prices(start: Callable[..., ScheduleActionStartWorkflow], refresh_seconds: int) -> Mapping[str, Schedule]:
+    return {
+        "holdfast:price-refresh": _every(
+            timedelta(seconds=refresh_seconds),
+            start(
+                PriceRefreshWorkflow.run,
+                RefreshPrices(),
+                name="price-refresh",
+                summary="ask every source, and make one price of what they say",
+                limit=REFRESH_LIMIT,
+            ),
+            # A refresh that was missed is no loss: the next one sees what it would have seen.
+            catchup=timedelta(seconds=max(10, refresh_seconds)),
+        ),
+        "holdfast:price-partitions": _every(
+            _DAY,
+            start(
+                PricePartitionsWorkflow.run,
+                name="price-partitions",
+                summary="make the partitions of price history before their months begin",
+            ),
+            offset=timedelta(hours=1, minutes=11),
+            catchup=_DAY // 2,
+        ),
+    }
+
+
+def _start(
+    task_queue: str, run: Any, *arguments: Any, name: str, summary: str, limit: timedelta | None = None
+) -> ScheduleActionStartWorkflow:
+    return ScheduleActionStartWorkflow(
+        run,
+        *arguments,
+        id=name,
+        task_queue=task_queue,
+        task_timeout=TASK_TIMEOUT,
+        execution_timeout=limit,
+        static_summary=summary,
+    )
 
 
 def _every(

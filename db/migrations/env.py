@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
@@ -14,6 +16,8 @@ import db.escrow.tables
 import db.idempotency
 import db.identity
 import db.ledger.tables
+import db.margin.auditing
+import db.margin.book
 import db.margin.tables
 import db.outbox
 import db.prices.tables
@@ -85,8 +89,25 @@ def _migrate(connection: Connection) -> None:
     limit = "SET statement_timeout = '60s'"  # the wait for another migration has one too
     for statement in (limit, f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})", ROLES, SESSION):
         connection.execute(text(statement))
-    context.configure(connection=connection, target_metadata=METADATA, compare_type=True, compare_server_default=True)
+    context.configure(
+        connection=connection,
+        target_metadata=METADATA,
+        compare_type=True,
+        compare_server_default=True,
+        include_name=_is_no_partition(connection),
+    )
     context.run_migrations()
+
+
+def _is_no_partition(connection: Connection) -> Callable[..., bool]:
+    """Partitions come and go with the months; the models know their parents."""
+    found = connection.execute(text("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'"))
+    partitions = set(found.scalars())
+
+    def included(name: str | None, kind: str, _: Any) -> bool:
+        return kind != "table" or name not in partitions
+
+    return included
 
 
 if context.is_offline_mode():

@@ -11,10 +11,12 @@ from sqlalchemy import (
     Column,
     ForeignKeyConstraint,
     Identity,
+    Integer,
     Numeric,
     PrimaryKeyConstraint,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -36,10 +38,11 @@ price_ticks = Table(
         nullable=False,
         comment="a refresh that changed some price; later ones are greater",
     ),
-    Column("workflow_id", Text, nullable=False, comment="the run that refreshed"),
+    Column("refresh_id", Text, nullable=False, comment="the run that refreshed; each makes one tick at most"),
     instant("refreshed_at"),
     recorded_at(),
     PrimaryKeyConstraint("tick"),
+    UniqueConstraint("refresh_id"),
 )
 
 prices = Table(
@@ -61,6 +64,8 @@ prices = Table(
     Column("sources", JSONB, nullable=False, comment="what each source said, and why it was left out where it was"),
     Column("reason", Text, comment="why it is not better"),
     instant("refreshed_at", comment="when somebody last looked, changed or not"),
+    instant("fresh_until", nullable=True, comment="when it is stale if nobody looks again; null: it is already"),
+    Column("ttl_seconds", Integer, nullable=False, comment="how long a reader may keep it"),
     Column(
         "state",
         JSONB,

@@ -15,7 +15,7 @@ import uvloop
 from rich.console import Console
 
 from kit.clock import now
-from tests.bench import commands, lifecycles, postings, preload, requests
+from tests.bench import book, commands, lifecycles, postings, preload, requests
 from tests.bench.meter import OTHERS_CORES_MAX
 from tests.bench.preload import Scale
 from tests.bench.report import Report, Row, machine, write
@@ -28,8 +28,9 @@ SECTIONS: Mapping[str, Measure] = {
     "api": requests.measure,
     "postings": postings.measure,
     "commands": commands.measure,
+    "book": book.measure,
 }
-ROUNDS: Mapping[str, int] = {"lifecycles": 3, "api": 2, "postings": 2, "commands": 2}
+ROUNDS: Mapping[str, int] = {"lifecycles": 3, "api": 2, "postings": 2, "commands": 2, "book": 1}
 GROWN_ROUNDS = 1
 GROWN_FACTOR = 10
 PAGE, DATA = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.json"

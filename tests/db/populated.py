@@ -83,6 +83,15 @@ async def publish(engine: AsyncEngine, *tenants: UUID) -> None:
             ),
             {"tenants": list(tenants)},
         )
+        await connection.execute(
+            text(
+                "INSERT INTO margin_audit_findings (tenant_id, finding_id, user_id, account_version, told_level,"
+                " strict_level, rearmed_level, price_tick, parameter_version)"
+                " SELECT tenant_id, uuidv7(), user_id, version, 0, 1, 1, 1, 1 FROM margin_accounts"
+                " WHERE tenant_id = ANY(:tenants)"
+            ),
+            {"tenants": list(tenants)},
+        )
 
 
 async def _reconciled(engine: AsyncEngine, tenant: UUID) -> None:

@@ -10,6 +10,7 @@ PLATFORM_TABLES = {
     "feed_faults",
     "seal_batches",
     "seal_checkpoints",
+    "margin_book",
     "margin_parameter_versions",
     "margin_parameters",
     "prices",

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from tools.local.http import http_ok
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.process import wait_until
 from tools.local.temporal import TemporalDevServer
+from tools.prices import STARTING
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,6 +55,23 @@ def test_the_demo_plays_and_the_books_balance(up: CommandLine) -> None:
     assert "balanced: everything that came in is with somebody" in told
     with up.http() as client:
         assert client.get("/api/v1/ledger/trial-balance").json()["balanced"] is True
+
+
+def test_there_are_prices_at_once_and_an_operators_word_reaches_every_reader(up: CommandLine) -> None:
+    with up.http() as client:
+
+        def prices() -> dict[str, Any]:
+            return {each["asset"]: each for each in client.get("/api/v1/prices").json()["items"]}
+
+        assert {asset: each["mid"] for asset, each in prices().items()} == STARTING
+        assert all(each["confirmed"] for each in prices().values())
+        up.run("prices", "set", "ETH=3001.25")
+        assert wait_until(lambda: bool(prices()["ETH"]["mid"] == "3001.25"), limit_seconds=30), "by the schedule"
+        page = client.get("/api/v1/events", params={"topic": "market.prices.v1", "limit": 200}).json()["items"]
+    ticks = [each["data"]["tick"] for each in page if each["type"] == "prices.ticked"]
+    assert ticks == sorted(set(ticks))
+    last = [each["data"] for each in page if each["subject"] == "price:ETH"][-1]
+    assert (last["mid"], last["tick"], last["confirmed"]) == ("3001.25", ticks[-1], True)
 
 
 def test_a_request_is_followed_from_the_api_to_its_step(up: CommandLine) -> None:

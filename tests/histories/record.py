@@ -23,8 +23,10 @@ from domain.errors import Refusal
 from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
+from tests.histories.book import BOOK
 from tests.histories.ledger import LEDGER
 from tests.histories.margin import MARGIN
+from tests.histories.prices import PRICES
 from tests.histories.settlement import SETTLEMENT
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
@@ -298,6 +300,8 @@ STORIES: dict[str, Story] = {
         reconciliation_sweep,
         *SETTLEMENT,
         *MARGIN,
+        *BOOK,
+        *PRICES,
     )
 }
 

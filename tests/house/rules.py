@@ -43,12 +43,19 @@ EXACT = (
     "db/transfers",
     "db/margin",
     "db/prices",
+    "activities/prices",
 )
+
+#: Where floats are allowed among them, and why. Such a module knows nothing of ours, so no amount is made there.
+INEXACT: Mapping[str, str] = {
+    "domain/margin/risk/chances.py": "logarithms and probabilities, which no integer expresses",
+}
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay, to the sealer, to retention and to reconciliation",
+    "worker.py": "hands it to the relay, the sealer, retention, reconciliation, prices and the margin book",
+    "tools/prices.py": "adds prices of the past, and accepts what waits for an operator",
     "tools/tenants.py": "makes tenants and their first keys",
     "tools/seals/verify.py": "compares every tenant's rows with their seals, and only reads",
 }
@@ -59,6 +66,10 @@ TRANSACTION_MAKERS = {"db/engine.py", "db/migrations/env.py"}
 #: Who may open a transaction, and why. Steps that write go through db/step.py, routes through the API's `Call`.
 TRANSACTION_USERS: Mapping[str, str] = {
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
+    "activities/book/audit.py": "recomputes every tenant's accounts page by page, and keeps what disagrees",
+    "activities/book/part.py": "reads accounts of every tenant in one snapshot",
+    "activities/book/steps.py": "writes what accounts of every tenant are told, a batch of them in one commit",
+    "activities/book/watch.py": "asks whether the book is behind",
     "activities/escrow/steps.py": "reads an escrow that is recorded already, before it opens a step",
     "activities/escrow/watch.py": "finds overdue escrows of every tenant",
     "activities/transfers/chain.py": "reads what a chain's reference names, before and after its step",
@@ -67,6 +78,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/margin/sync.py": "finds out which users of which tenants have a margin account",
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
     "activities/reconciliation/steps.py": "reads and adds up the books page by page; begins and ends a run by steps",
+    "activities/prices/steps.py": "writes a refresh, whose receipt is its tick; makes partitions of history ahead",
     "activities/relay.py": "gives committed events their position, one batch a transaction",
     "activities/retention.py": "deletes what is old, one batch a transaction",
     "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
@@ -75,11 +87,13 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",
+    "api/pricebook.py": "reads the platform's prices for every tenant at once",
     "api/streams.py": "finds out for whom the feed grew, and reads for streams that share a place",
     "db/ledger/group.py": "one commit for all postings of a tenant that wait together",
     "db/step.py": "one step, one commit",
+    "tools/prices.py": "one commit for an import, one for what an operator accepts",
     "tools/tenants.py": "makes a tenant with its first key",
-    "worker.py": "reads the schema's revision before it begins to work",
+    "worker.py": "reads the schema's revision, and makes the first partitions, before it begins to work",
 }
 _VERBS = {"commit", "rollback", "begin", "begin_nested"}
 _STATEMENTS = {"BEGIN", "COMMIT", "ROLLBACK", "AUTOCOMMIT"}
@@ -135,6 +149,15 @@ def exact(module: Module) -> Iterator[str]:
     """No float comes near money: no literal, no ``float``, no true division."""
     if not module.path.startswith(EXACT):
         return
+    if module.path in INEXACT:
+        ours = (name for name in imports(module) if top(name) not in sys.stdlib_module_names)
+        yield from (f"{module.path} may use floats and imports {name}" for name in ours)
+        return
+    yield from inexact(module)
+
+
+def inexact(module: Module) -> Iterator[str]:
+    """Every float of a module."""
     for node in ast.walk(module.tree):
         match node:
             case ast.Constant(value=float(value)):

@@ -40,6 +40,8 @@ ABOUT = {
     "ledger_legs": "What a transaction moves. Append-only; inserting legs is the only way to move money.",
     "ledger_transactions": "Why money moved, and when. Append-only.",
     "margin_accounts": "Whose health is watched: the levels, what its user was last told, and what the book follows.",
+    "margin_audit_findings": "Accounts that the auditor found told what no rule explains. There should be none.",
+    "margin_book": "How far each of the 64 shards of the margin book is, and the fence against stragglers.",
     "margin_events": "What a user was told of an account's health, with what would help; the alerts' evidence.",
     "margin_health_snapshots": "Health at an instant, with every price and parameter that it was computed from.",
     "margin_parameter_versions": "From when on a set of parameters is in force. Platform-wide, append-only.",
@@ -170,11 +172,18 @@ def _table(table: TableFacts) -> Iterator[str]:
         yield f"- {kind} {_code(index['definition'].partition(' USING btree ')[2] or index['definition'])}"
     yield from (f"- trigger {_code(_trigger(each['definition']))}" for each in table.triggers)
     if table.secured:
-        yield from (f"- row-level security, forced: rows where {_code(_bare(each['sees']))}" for each in table.policies)
+        yield from (f"- row-level security, forced: {_policy(each)}" for each in table.policies)
     else:
         yield "- no row-level security"
     yield from (f"- `{role}` may {rights}" for role, rights in _rights(table).items())
     yield ""
+
+
+def _policy(policy: Row) -> str:
+    if policy["sees"] is None:
+        return f"nobody inserts but where {_code(_bare(policy['writes']))}"
+    also = "also reads " if policy["writes"] is None else ""
+    return f"{also}rows where {_code(_bare(policy['sees']))}"
 
 
 def _constraints(table: TableFacts) -> Iterator[str]:

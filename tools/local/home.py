@@ -70,6 +70,11 @@ class Home:
         return self.root / "seal-key.pem"
 
     @property
+    def prices_file(self) -> Path:
+        """The operator's own prices."""
+        return self.root / "prices.toml"
+
+    @property
     def checkpoints(self) -> Path:
         """The signed checkpoints, outside the database."""
         return self.root / "checkpoints"

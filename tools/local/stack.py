@@ -96,6 +96,7 @@ class Stack:
             "WORKER_HEALTH_PORT": str(self.ports.by_role["worker_health"]),
             "SEAL_KEY_FILE": self.environment.get("SEAL_KEY_FILE") or str(self.home.seal_key_file),
             "CHECKPOINT_DIR": self.environment.get("CHECKPOINT_DIR") or str(self.home.checkpoints),
+            "PRICES_MANUAL_FILE": self.environment.get("PRICES_MANUAL_FILE") or str(self.home.prices_file),
             "PYTHONUNBUFFERED": "1",
             # Each run of a workflow loads its file again, in a sandbox of its own: without bytecode it is compiled
             # each time.
@@ -112,10 +113,13 @@ class Stack:
             steps.append(self._temporal(self.embedded_temporal))
         steps.append(self._task("register"))
         steps.append(self._task("seal-key", "--file", self.child_environment()["SEAL_KEY_FILE"]))
+        steps.append(self._task("prices", "start"))
         steps.append(self._python("worker", ["worker.py"], "worker_health", "/healthz"))
         # The embedded server has no workers but ours: every other build's are gone.
         alone = ["--no-other-workers"] if self.embedded_temporal else []
         steps.append(self._task("deploy", "--build-id", self.build, *alone))
+        # A schedule refreshes them; this is for who asks within its first seconds.
+        steps.append(self._task("prices", "refresh", "--if-possible"))
         steps.append(
             self._task(
                 "first-key",

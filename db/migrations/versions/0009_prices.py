@@ -1,4 +1,4 @@
-"""Prices: the current one of each asset, and its history by month."""
+"""Prices: the current one of each asset, and its history by month; and events that every tenant sees."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ depends_on = None
 TABLES = """
 CREATE TABLE price_ticks (
     tick BIGINT GENERATED ALWAYS AS IDENTITY,
-    workflow_id TEXT NOT NULL,
+    refresh_id TEXT NOT NULL,
     refreshed_at TIMESTAMP WITH TIME ZONE NOT NULL,
     recorded_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT price_ticks_pkey PRIMARY KEY (tick)
+    CONSTRAINT price_ticks_pkey PRIMARY KEY (tick),
+    CONSTRAINT price_ticks_refresh_id_key UNIQUE (refresh_id)
 );
 COMMENT ON COLUMN price_ticks.tick IS 'a refresh that changed some price; later ones are greater';
-COMMENT ON COLUMN price_ticks.workflow_id IS 'the run that refreshed';
+COMMENT ON COLUMN price_ticks.refresh_id IS 'the run that refreshed; each makes one tick at most';
 COMMENT ON COLUMN price_ticks.recorded_at IS 'database clock';
 
 CREATE TABLE prices (
@@ -33,6 +34,8 @@ CREATE TABLE prices (
     sources JSONB NOT NULL,
     reason TEXT,
     refreshed_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    fresh_until TIMESTAMP WITH TIME ZONE,
+    ttl_seconds INTEGER NOT NULL,
     state JSONB DEFAULT '{}' NOT NULL,
     recorded_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT prices_pkey PRIMARY KEY (asset),
@@ -51,6 +54,8 @@ COMMENT ON COLUMN prices.as_of IS 'when the sources observed it';
 COMMENT ON COLUMN prices.sources IS 'what each source said, and why it was left out where it was';
 COMMENT ON COLUMN prices.reason IS 'why it is not better';
 COMMENT ON COLUMN prices.refreshed_at IS 'when somebody last looked, changed or not';
+COMMENT ON COLUMN prices.fresh_until IS 'when it is stale if nobody looks again; null: it is already';
+COMMENT ON COLUMN prices.ttl_seconds IS 'how long a reader may keep it';
 COMMENT ON COLUMN prices.state IS 'what the next refresh needs to know: the jump that waits for confirmation';
 COMMENT ON COLUMN prices.recorded_at IS 'database clock';
 
@@ -84,32 +89,46 @@ BEGIN
         'CREATE TABLE %I PARTITION OF price_history FOR VALUES FROM (%L) TO (%L)',
         name, first || ' 00:00:00+00', (first + interval '1 month')::date || ' 00:00:00+00');
     RETURN true;
-EXCEPTION WHEN duplicate_table THEN
+EXCEPTION WHEN duplicate_table OR unique_violation THEN
     RETURN false;
 END $$;
 COMMENT ON FUNCTION ensure_price_partition(date) IS
     'makes the partition of a month, and says whether it was missing; partitions carry no grants of their own';
 """
 
+#: The platform's own events, under the nil UUID: every tenant reads them, none writes them, and none is called so.
+PLATFORM = """
+ALTER TABLE tenants ADD CONSTRAINT tenants_platform_check
+    CHECK (tenant_id <> '00000000-0000-0000-0000-000000000000'::uuid);
+CREATE POLICY platform ON outbox FOR SELECT
+    USING (tenant_id = '00000000-0000-0000-0000-000000000000'::uuid AND current_tenant() IS NOT NULL);
+CREATE POLICY platform_writes ON outbox AS RESTRICTIVE FOR INSERT
+    WITH CHECK (tenant_id <> '00000000-0000-0000-0000-000000000000'::uuid);
+"""
+
 SECURITY = """
 REVOKE ALL ON FUNCTION ensure_price_partition(date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ensure_price_partition(date) TO holdfast_engine;
 GRANT SELECT ON price_ticks, prices, price_history TO holdfast_app, holdfast_engine;
-GRANT INSERT (workflow_id, refreshed_at) ON price_ticks TO holdfast_engine;
-GRANT INSERT (asset, tick, mid, low, high, quality, confirmed, as_of, sources, reason, refreshed_at, state),
-    UPDATE (tick, mid, low, high, quality, confirmed, as_of, sources, reason, refreshed_at, state)
+GRANT INSERT (refresh_id, refreshed_at) ON price_ticks TO holdfast_engine;
+GRANT INSERT (asset, tick, mid, low, high, quality, confirmed, as_of, sources, reason, refreshed_at,
+        fresh_until, ttl_seconds, state),
+    UPDATE (tick, mid, low, high, quality, confirmed, as_of, sources, reason, refreshed_at, fresh_until, ttl_seconds,
+        state)
     ON prices TO holdfast_engine;
 GRANT INSERT ON price_history TO holdfast_engine;
 """
 
 
 def upgrade() -> None:
-    for script in (TABLES, FUNCTIONS, SECURITY):
+    for script in (TABLES, FUNCTIONS, PLATFORM, SECURITY):
         op.execute(script)
 
 
 def downgrade() -> None:
     op.execute(
-        "DROP FUNCTION ensure_price_partition(date);"
+        "DROP POLICY platform_writes ON outbox; DROP POLICY platform ON outbox;"
+        " ALTER TABLE tenants DROP CONSTRAINT tenants_platform_check;"
+        " DROP FUNCTION ensure_price_partition(date);"
         " DROP TABLE price_history; DROP TABLE prices; DROP TABLE price_ticks;"
     )

@@ -1,0 +1,1 @@
+"""The margin book: every account in columns, revalued at each tick of prices."""
