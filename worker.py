@@ -207,7 +207,7 @@ async def run(settings: WorkerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tenants = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
-    engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8)
+    engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8 + settings.book_groups)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)

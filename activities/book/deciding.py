@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 CAUSE: Final = "tick"
 #: Rows whose columns are taken out of their table at a time.
 _SLICE: Final = 4_096
+_IDS: Final = 1_024
 
 LEVELS: Final = tuple(Level)
 
@@ -83,6 +85,8 @@ class Judge:
         self._at = sheet.at
         self._now = microseconds(sheet.at)
         self._levels: dict[tuple[int, int, int], Levels] = {}
+        self._stamp = uuid7(sheet.at, bytes(10)).int
+        self._random: Iterator[int] = iter(())
         self._kinds = [None, *((side, symbol, origin) for symbol in columns.symbols for side, origin in KINDS)]
         self._valued = [True, *(symbol in self._market for symbol in columns.symbols for _ in KINDS)]
 
@@ -90,7 +94,7 @@ class Judge:
         """Decide rows of one table, some thousands at a time."""
         for begin in range(0, len(candidates.rows), _SLICE):
             decided = Decided(candidates.key)
-            for account in self._accounts(candidates.key, candidates.rows[begin : begin + _SLICE]):
+            for account in self._accounts(candidates.key, candidates.rows[begin : begin + _SLICE], decided.steady):
                 self._decide(account, decided)
             yield decided
 
@@ -100,10 +104,12 @@ class Judge:
         for whole in self._columns.always.values():
             if all(position.asset in self._market for position in whole.positions):
                 self._decide(_of_whole(whole), decided)
+            else:
+                decided.steady.append(whole.account)
         return decided
 
-    def _accounts(self, key: Key, rows: Ints) -> Iterator[Account]:
-        """Rows as the rule takes them, but for those with an asset that cannot be valued."""
+    def _accounts(self, key: Key, rows: Ints, unvalued: list[int]) -> Iterator[Account]:
+        """Rows as the rule takes them, but for those with an asset that cannot be valued: ``unvalued`` gets them."""
         table = self._columns.tables[key]
         head = table.head[rows]
         numbers, tenants, users = head["account"].tolist(), head["tenant"].tolist(), head["user"].tolist()
@@ -117,6 +123,7 @@ class Judge:
                 if code == NOTHING:
                     continue
                 if not valued[code]:
+                    unvalued.append(row)
                     break
                 kind = kinds[code]
                 assert kind is not None
@@ -135,6 +142,14 @@ class Judge:
                     None if health == NO_HEALTH else health,
                     tuple(positions),
                 )
+
+    def _new_id(self) -> UUID:
+        """A UUIDv7 of the judge's instant; chance comes by the thousand."""
+        chance = next(self._random, None)
+        if chance is None:
+            self._random = iter(struct.unpack(f"<{2 * _IDS}Q", os.urandom(16 * _IDS)))
+            chance = next(self._random)
+        return UUID(int=self._stamp | (chance & 0xFFF) << 64 | next(self._random) & (1 << 62) - 1)
 
     def _levels_of(self, bps: list[int]) -> Levels:
         found = self._levels.get(key := (bps[0], bps[1], bps[2]))
@@ -159,11 +174,10 @@ class Judge:
         sheet = self._sheet
         tenant = self._columns.tenants[account.tenant]
         user = self._columns.user(account.user) if isinstance(account.user, int) else account.user
-        chance = os.urandom(20)
         held = hold(account.positions, self._market)
         snapshot = sheet.snapshot(
             tenant,
-            uuid7(self._at, chance[:10]),
+            self._new_id(),
             user,
             account.positions,
             held,
@@ -173,7 +187,7 @@ class Judge:
             cause=CAUSE,
             advised=main_recommendations(held, valuation, levels),
         )
-        event, data = sheet.event(uuid7(self._at, chance[10:]), snapshot, raised)
+        event, data = sheet.event(self._new_id(), snapshot, raised)
         move = Move(
             account.number,
             account.version,
@@ -228,28 +242,23 @@ def settle(columns: Columns, decided: Decided, moved: set[int]) -> None:
     if decided.waiting:
         seen = np.array([level for level, _ in decided.waiting.values()], np.int64)
         set_windows(table, np.array(list(decided.waiting), np.int64), seen)
+    # An account with a health that the columns do not hold is read again, and then kept whole.
     kept = [
-        (row, telling.move)
-        for row, telling in zip(decided.rows, decided.tellings, strict=True)
-        if telling.move.account in moved and _fits(telling.move.health)
+        (row, move, health)
+        for row, (move, *_) in zip(decided.rows, decided.tellings, strict=True)
+        if move.account in moved and (health := NO_HEALTH if move.health is None else scaled(move.health)) < EXACT_BELOW
     ]
     if not kept:
         return
-    rows = np.array([row for row, _ in kept], np.int64)
-    table.head["told"][rows] = [move.told for _, move in kept]
-    table.head["version"][rows] = [move.version + 1 for _, move in kept]
+    rows = np.array([row for row, _, _ in kept], np.int64)
+    table.head["told"][rows] = [move.told for _, move, _ in kept]
+    table.head["version"][rows] = [move.version + 1 for _, move, _ in kept]
     table.head["told_at"][rows] = [
-        [NEVER if at is None else microseconds(at) for at in move.told_at] for _, move in kept
+        [NEVER if at is None else microseconds(at) for at in move.told_at] for _, move, _ in kept
     ]
-    healths = [NO_HEALTH if move.health is None else scaled(move.health) for _, move in kept]
-    table.head["health_high"][rows] = [health // HALF if health > 0 else 0 for health in healths]
-    table.head["health_low"][rows] = [health % HALF if health > 0 else health for health in healths]
+    table.head["health_high"][rows] = [health // HALF if health > 0 else 0 for _, _, health in kept]
+    table.head["health_low"][rows] = [health % HALF if health > 0 else health for _, _, health in kept]
     set_windows(table, rows)
-
-
-def _fits(health: str | None) -> bool:
-    """Whether the columns hold a health; an account with a larger one is read again, and then kept whole."""
-    return health is None or scaled(health) < EXACT_BELOW
 
 
 def scaled(health: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from activities.book.columns import Columns, Fetched, Ints, Key, Place
+from activities.book.columns import Columns, Fetched, Ints, Key, Place, Whole
 from activities.book.deciding import Decided, instant
 from activities.book.reading import changes, fetched, wholes
 from activities.book.screen import Candidates, Weights, screen, set_windows
@@ -59,7 +59,7 @@ class Part:
         return min(dues, default=None)
 
     def forget(self) -> None:
-        """Begin anew: a first read that failed may have left a part of the accounts."""
+        """Begin anew: the next follow reads everything."""
         self.columns, self._since, self._waiting, self._due = Columns(), None, {}, []
 
     async def follow(self) -> int:
@@ -108,12 +108,15 @@ class Part:
                 heappush(self._due, (due, key, row))
 
     def _ended(self, now: int) -> dict[Key, list[int]]:
+        """Rows whose cooldown is over. They wait until they are decided: a round that fails must not forget them."""
         ended: dict[Key, list[int]] = {}
+        over: list[tuple[int, Key, int]] = []
         while (due := self.due) is not None and due <= now:
-            _, key, row = heappop(self._due)
-            del self._waiting[key, row]
-            if key != _WHOLE:
-                ended.setdefault(key, []).append(row)
+            over.append(heappop(self._due))
+        for entry in over:
+            heappush(self._due, entry)
+            if entry[1] != _WHOLE:
+                ended.setdefault(entry[1], []).append(entry[2])
         return ended
 
     def _newer(self, numbers: Ints, versions: Ints) -> list[int]:
@@ -125,8 +128,18 @@ class Part:
     async def _take(self, taken: Fetched, connection: AsyncConnection) -> None:
         numbers = taken.heads["account"][taken.odd].tolist()
         odd = wholes(*await following.odd(connection, numbers), self.columns) if numbers else {}
+        try:
+            await asyncio.to_thread(self._put, taken, odd)
+        except BaseException:
+            # Cancelled or failed in between: nobody knows what was taken in.
+            self.forget()
+            raise
+
+    def _put(self, taken: Fetched, odd: Mapping[int, Whole]) -> None:
+        """Take accounts in with their windows; none of them waits any more until it is decided again."""
+        columns = self.columns
         for number in taken.heads["account"].tolist() if self._waiting else ():
-            place = self.columns.find(number)
+            place = columns.find(number)
             self._waiting.pop((_WHOLE, number) if place is None else place, None)
-        for key, rows in await asyncio.to_thread(self.columns.put, taken, odd):
-            set_windows(self.columns.tables[key], rows)
+        for key, rows in columns.put(taken, odd):
+            set_windows(columns.tables[key], rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -74,10 +74,12 @@ async def _book(bench: Bench, count: int) -> list[Row]:
         for name, (price, aim) in TICKS.items():
             for each in (BOOK, COPY):
                 await asyncio.to_thread(_price, _url(bench, each), price)
+            meter = bench.meter.read()
             took, ends = await _timed(lambda: _revalue(book))
             moved = sum(end.transitions for end in ends)
+            cpu_ms = bench.meter.since(meter).per(max(1, moved))
             statement = await asyncio.to_thread(_statement, _url(bench, COPY), TICK)
-            rows.append(_row(f"tick of {name} to {moved:,} committed transitions", [took], statement, aim))
+            rows.append(_row(f"tick of {name} to {moved:,} committed transitions", [took], statement, aim, cpu_ms))
             if await asyncio.to_thread(_levels, url) != await asyncio.to_thread(_levels, _url(bench, COPY)):
                 bench.warnings.append(f"after {name}, the book and the statement told different levels")
         return rows
@@ -109,7 +111,9 @@ async def _timed(work: Callable[[], Awaitable[list[Revalued]]]) -> tuple[float, 
     return (perf_counter() - began) * 1000, done
 
 
-def _row(name: str, measured: list[float], statement: float, aim: int) -> Row:
+def _row(
+    name: str, measured: list[float], statement: float, aim: int, cpu_ms: Mapping[str, float] | None = None
+) -> Row:
     value = median(measured)
     return Row(
         SECTION,
@@ -122,6 +126,7 @@ def _row(name: str, measured: list[float], statement: float, aim: int) -> Row:
         aim=f"≤ {aim:,}",
         met=value <= aim,
         lower=True,
+        cpu_ms=cpu_ms or {},
     )
 
 
