@@ -2,6 +2,10 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 READY := .venv/.ready
+WORKERS ?= 2
+
+# Where Python may not keep bytecode, every process compiles everything anew, and a worker its workflows for each run.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help up down status demo test soak bench check lock
 
@@ -20,8 +24,8 @@ status: $(READY) ## show what is running
 demo: $(READY) ## play a whole escrow against the running stack
 	@$(PY) -m tools demo
 
-test: check ## run every check and every test
-	$(PY) -m pytest $(ARGS)
+test: check ## run every check and every test (WORKERS=2 processes; ARGS=path::test runs that, in one)
+	$(PY) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
 
 soak: $(READY) ## kill every process at random under load, and judge the outcome (SEED= KILLS=60 MINUTES=10)
 	$(PY) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)

@@ -1,6 +1,7 @@
-"""One real PostgreSQL and one real Temporal server for the whole run, one worker in this process, a tenant per test.
+"""One real PostgreSQL and one real Temporal server for each process of tests, one worker in it, a tenant per test.
 
-Tests stand apart by tenant: row-level security is what separates customers, and so it separates tests.
+Tests stand apart by tenant: row-level security is what separates customers, and so it separates tests. ``make test``
+deals the files out to several processes, which share nothing; without ``-n`` there is one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,21 @@ from worker import create_relay, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"
+
+#: Files of tests that take longest, in that order.
+LONGEST = (
+    "tests/model/test_machine.py",
+    "tests/api/test_contract.py",
+    "tests/e2e/test_stack_life.py",
+    "tests/soak/test_soak.py",
+    "tests/e2e/test_stack.py",
+    "tests/workflows/test_escrow_faults.py",
+    "tests/tools/test_broker.py",
+    "tests/workflows/test_replay.py",
+    "tests/house/test_compose.py",
+    "tests/e2e/test_seals.py",
+    "tests/workflows/test_transfers.py",
+)
 _EXIT_STATUS = pytest.StashKey[int]()
 
 
@@ -115,6 +131,12 @@ async def tenant(tenants_engine: AsyncEngine) -> UUID:
 def desk(temporal: Client, worker: Worker, tenants_engine: AsyncEngine, tenant: UUID) -> Desk:
     """The tenant's desk: escrows and money, through real workflows."""
     return Desk(tenant, temporal, tenants_engine)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process is left with it when the others are done."""
+    weights = {name: weight for weight, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: weights.get(item.nodeid.partition("::")[0], len(weights)))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 from activities.consuming import Delivered, Failed, TenantEvent
 from activities.ports import Outgoing, Published, Publisher
+from db.ids import new_id
 from domain.errors import Unavailable
 
 
@@ -59,3 +61,25 @@ class Mortal:
 
     async def close(self) -> None:
         await self._real.close()
+
+
+class SlowDesk:
+    """What a bench sends commands to, taking its time; the escrows in ``broken`` are never funded."""
+
+    def __init__(self, pause_seconds: float, broken: Sequence[int] = ()) -> None:
+        self._pause_seconds = pause_seconds
+        self._broken = broken
+        self.took: dict[int, list[int]] = {}
+
+    async def create(self, number: int) -> UUID:
+        await self._take(number, 0)
+        return new_id()
+
+    async def move(self, escrow_id: UUID, number: int, step: int) -> None:
+        await self._take(number, step)
+
+    async def _take(self, number: int, step: int) -> None:
+        await asyncio.sleep(self._pause_seconds)
+        if step == 1 and number in self._broken:
+            raise ValueError("no")
+        self.took.setdefault(number, []).append(step)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg import sql as statements
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncTransaction
 
 from activities.sealing.outside import CheckpointFile
 from activities.sealing.sealer import Sealer, Signer
-from db import ledger, migrate
+from db import ledger
 from db.engine import Role, create_engine, enter_tenant, tenant_transaction, transaction
 from db.identity import create_tenant
 from db.ids import new_id
@@ -24,7 +23,6 @@ from domain.ledger import Posting, deposit, transfer
 from domain.sealing import merkle
 from domain.sealing.records import BatchHead, Entry, entries_of
 from kit.signing import SigningKey
-from tools.local.postgres import EmbeddedPostgres
 from tools.seals.rows import LedgerRows
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)
@@ -145,26 +143,6 @@ class Vault:
     async def close(self) -> None:
         await self.app.dispose()
         await self.engine.dispose()
-
-
-_TEMPLATE = "sealing_template"
-
-
-@contextmanager
-def scratch_database(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A migrated database that goes with the test, copied from one that is migrated once for the run."""
-    name = f"scratch_{new_id().hex}"
-    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_TEMPLATE]).fetchone():
-            connection.execute(statements.SQL("CREATE DATABASE {}").format(statements.Identifier(_TEMPLATE)))
-            migrate.upgrade(postgres.url_of(_TEMPLATE))
-        copy = statements.SQL("CREATE DATABASE {} TEMPLATE {}")
-        connection.execute(copy.format(statements.Identifier(name), statements.Identifier(_TEMPLATE)))
-    try:
-        yield postgres.url_of(name)
-    finally:
-        with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-            connection.execute(statements.SQL("DROP DATABASE {} WITH (FORCE)").format(statements.Identifier(name)))
 
 
 @asynccontextmanager

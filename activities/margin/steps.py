@@ -83,7 +83,7 @@ async def _account(connection: AsyncConnection, request: CheckMargin) -> MarginA
     found = await accounts.lock(connection, request.tenant_id, request.user_id)
     if found is not None:
         return found
-    if request.positions is not None or request.levels is not None:
+    if request.positions is not None or request.cause is Cause.ACCOUNT:
         return await accounts.open_(connection, request.tenant_id, request.user_id)
     if request.cause is Cause.SETTLEMENT:
         return None

@@ -1,4 +1,4 @@
-"""Settlement events that touch a user's money start a check of the user's margin account, where there is one."""
+"""Events that touch a user's money start a check of the user's margin account, where there is one."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ _USERS: Final[Mapping[str, tuple[str, ...]]] = {
     "command.settled": ("account_ref", "counterparty_ref"),
 }
 
+#: A tenant has decided anew whose collateral the money in escrows is.
+_SETTINGS_SET: Final = "margin.settings_set"
+#: How many accounts a new setting has looked at; the others follow at their next check.
+ACCOUNTS_MAX: Final = 20_000
+
 
 class MarginSync:
     """A consumer's handler. ``engine`` sees every tenant; ``wake_for`` says which check an event starts for a user.
@@ -51,20 +56,25 @@ class MarginSync:
 
     @property
     def types(self) -> Sequence[str]:
-        """What moves money."""
-        return tuple(_USERS)
+        """What moves money, or changes whose collateral it is."""
+        return (*_USERS, _SETTINGS_SET)
 
     async def deliver(self, events: Sequence[TenantEvent], upto: int) -> Delivered:
         """Start the checks of a page. An absence leaves the whole page for the next attempt."""
         last: dict[tuple[UUID, str], TenantEvent] = {}
         for event in events:
-            for name in _USERS[event.type]:
+            for name in _USERS.get(event.type, ()):
                 if user := event.data.get(name):
                     last[event.tenant_id, user] = event
-        if not last:
+        decided = {event.tenant_id: event for event in events if event.type == _SETTINGS_SET}
+        if not (last or decided):
             return Delivered(upto)
         async with transaction(self._engine) as connection:
             found = await accounts.touched(connection, list(last))
+            for tenant, event in decided.items():
+                for user in await accounts.in_escrows(connection, tenant, limit=ACCOUNTS_MAX):
+                    last[tenant, user] = event
+                    found.add((tenant, user))
         wakes = [(self._wake_for(last[key], key[1]), [last[key]]) for key in sorted(found)]
         return Delivered(upto, await deliver_wakes(self._waking, wakes))
 

@@ -23,7 +23,10 @@ from api.margin.views import parameters_view, parse_ratio
 from api.problems import documented
 from db import audit
 from db.audit import AuditRecord, Origin
+from db.ids import new_id
 from db.margin import escrows, parameters
+from db.outbox import MARGIN_TOPIC, OutboxEvent
+from db.step import Left, leave
 from domain.errors import Refusal
 from domain.identity import Scope
 from domain.margin.market import check_effective_from, check_parameters
@@ -43,7 +46,8 @@ async def read_settings(call: Annotated[Call, Depends(caller(Scope.MARGIN_READ))
 
 @routes.put("/settings", responses=documented(413, 415))
 async def set_settings(body: SettingsInput, call: Annotated[Call, Depends(caller(Scope.MARGIN_WRITE))]) -> SettingsView:
-    """Decide whose collateral the money in funded escrows is. Service keys only."""
+    """Decide whose collateral the money in funded escrows is; accounts of parties to open escrows are looked at for it.
+    Service keys only."""
     call.require_service_key()
     tenant_id = call.principal.tenant_id
     async with call.transaction() as connection:
@@ -51,7 +55,9 @@ async def set_settings(body: SettingsInput, call: Annotated[Call, Depends(caller
         if before != body.escrow_collateral:
             await escrows.set_setting(connection, tenant_id, body.escrow_collateral)
             facts = {"escrow_collateral": {"before": before, "after": body.escrow_collateral}}
-            await _audited(call, connection, "margin:settings", "margin.settings_set", facts)
+            record = _record(call, "margin:settings", "margin.settings_set", facts)
+            event = OutboxEvent(new_id(), MARGIN_TOPIC, record.action, record.subject, record.at, facts)
+            await leave(connection, tenant_id, [Left(f"margin:settings:{event.event_id}", {}, record, [event])])
     return SettingsView(escrow_collateral=body.escrow_collateral)
 
 
@@ -97,13 +103,14 @@ class _Version(Configuration):
         version = await parameters.add(connection, effective_from=effective_from, note=body.note, assets=assets)
         view = parameters_view(await parameters.get(connection, version))
         facts = view.model_dump(mode="json")
-        await _audited(call, connection, f"margin:parameters:{version}", "margin.parameters_set", facts)
+        record = _record(call, f"margin:parameters:{version}", "margin.parameters_set", facts)
+        await audit.write(connection, call.principal.tenant_id, record)
         return Answer(201, view)
 
 
-async def _audited(call: Call, connection: AsyncConnection, subject: str, action: str, facts: dict[str, Any]) -> None:
+def _record(call: Call, subject: str, action: str, facts: dict[str, Any]) -> AuditRecord:
     origin = Origin(key_id=call.principal.key_id, request_id=call.request_id)
-    await audit.write(connection, call.principal.tenant_id, AuditRecord(subject, action, now(), origin, facts))
+    return AuditRecord(subject, action, now(), origin, facts)
 
 
 def _parameters(symbol: str, said: AssetSharesInput) -> Parameters:

@@ -119,9 +119,7 @@ class SettingsInput(Input):
 class SettingsView(BaseModel):
     """What the tenant decided about margin."""
 
-    escrow_collateral: EscrowCollateral = Field(
-        description="Whose collateral the money in funded escrows is; accounts follow at their next check"
-    )
+    escrow_collateral: EscrowCollateral = Field(description="Whose collateral the money in funded escrows is")
 
 
 class AssetSharesInput(Input):

@@ -93,6 +93,17 @@ _TOUCHED = text(
     " ON a.tenant_id = t.tenant_id AND a.user_id = t.user_id"
 )
 
+_IN_ESCROWS = text(
+    """
+    SELECT a.user_id FROM margin_accounts a WHERE a.tenant_id = :tenant AND (
+        EXISTS (SELECT FROM escrows e WHERE e.tenant_id = a.tenant_id AND e.buyer_user_id = a.user_id
+            AND e.closed_at IS NULL)
+        OR EXISTS (SELECT FROM escrows e WHERE e.tenant_id = a.tenant_id AND e.seller_user_id = a.user_id
+            AND e.closed_at IS NULL)
+    ) ORDER BY a.user_id LIMIT :limit
+    """
+)
+
 
 @dataclass(frozen=True, slots=True)
 class MarginAccount:
@@ -182,6 +193,12 @@ async def touched(connection: AsyncConnection, users: Sequence[tuple[UUID, str]]
         _TOUCHED, {"tenants": [tenant for tenant, _ in users], "users": [user for _, user in users]}
     )
     return {(row.tenant_id, row.user_id) for row in rows}
+
+
+async def in_escrows(connection: AsyncConnection, tenant: UUID, *, limit: int) -> list[str]:
+    """Users of a tenant who have a margin account and are buyer or seller of an escrow that is open."""
+    rows = await connection.execute(_IN_ESCROWS, {"tenant": tenant, "limit": limit})
+    return list(rows.scalars())
 
 
 async def any_at_all(connection: AsyncConnection) -> bool:

@@ -31,7 +31,7 @@ async def setting(connection: AsyncConnection, tenant: UUID) -> str:
 
 
 async def set_setting(connection: AsyncConnection, tenant: UUID, escrow_collateral: str) -> None:
-    """Decide whose it is. Accounts follow at their next check."""
+    """Decide whose it is. Accounts follow at their next check, which an event of the caller's starts."""
     await connection.execute(
         text(
             "INSERT INTO margin_settings (tenant_id, escrow_collateral) VALUES (:tenant, :whose)"

@@ -147,8 +147,10 @@ async def test_what_cannot_be_valued_is_refused_and_nothing_is_written(checks: C
     before = await checks.written()
     await refuses("asset_not_accepted", checks.check(owns("DOGE", 1)), "collateral_positions.DOGE")
     await refuses("margin_account_unknown", checks.check(stored=True), "user_id")
-    await refuses("level_looser", checks.check(levels=(14_999, 12_000, 10_500)), "levels.warning")
-    await refuses("levels_out_of_order", checks.check(levels=(15_000, 16_000, 10_500)), "levels.warning")
+    await refuses("level_looser", checks.check(levels=(14_999, 12_000, 10_500), cause=Cause.ACCOUNT), "levels.warning")
+    await refuses(
+        "levels_out_of_order", checks.check(levels=(15_000, 16_000, 10_500), cause=Cause.ACCOUNT), "levels.warning"
+    )
     await set_prices(engine, BTC=60_000, as_of=now() - PRICE_AGE_MAX - timedelta(minutes=1))
     await refuses("price_unusable", checks.check(owes("BTC", 1)), "borrow_positions.BTC")
     assert await checks.written() == before

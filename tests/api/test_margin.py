@@ -234,6 +234,12 @@ async def test_an_account_has_positions_and_tighter_levels(service: Caller) -> N
     assert ok(await service.get("margin/accounts/alice")) == kept
 
 
+async def test_an_account_may_be_opened_empty(service: Caller) -> None:
+    opened = ok(await service.send("PUT", "margin/accounts/new", {}))
+    assert (opened["status"], opened["health_score"]) == ("HEALTHY", None)
+    assert ok(await service.get("margin/accounts/new"))["collateral_positions"] == []
+
+
 async def test_simulations_move_prices_and_write_nothing(service: Caller) -> None:
     ok(await service.post("margin/health", ALICE))
     before = ok(await service.get("margin/health/alice"))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 from temporalio.client import Client, WithStartWorkflowOperation
@@ -139,7 +139,14 @@ class Api:
         await self._http.post(path, {"actor": buyer(number)}, key=token_hex(16))
 
 
-Desk = Direct | Bare | Api
+class Desk(Protocol):
+    """Where the four commands go."""
+
+    async def create(self, number: int) -> UUID:
+        """Open an escrow."""
+
+    async def move(self, escrow_id: UUID, number: int, step: int) -> None:
+        """Command ``step`` of ``KINDS``."""
 
 
 async def lifecycle(desk: Desk, number: int, done: Done) -> None:

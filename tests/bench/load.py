@@ -19,6 +19,7 @@ Work = Callable[[int, Done], Awaitable[None]]
 """One caller's next piece of work; the number counts pieces over all callers."""
 
 DRAIN_LIMIT_SECONDS = 30.0
+_LATE = "not done when the load had ended for as long as is waited"
 
 
 @dataclass(slots=True)
@@ -74,7 +75,15 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
-async def closed_loop(meter: Meter, work: Work, *, callers: int, warm_up_seconds: float, seconds: float) -> Throughput:
+async def closed_loop(
+    meter: Meter,
+    work: Work,
+    *,
+    callers: int,
+    warm_up_seconds: float,
+    seconds: float,
+    drain_seconds: float = DRAIN_LIMIT_SECONDS,
+) -> Throughput:
     """``callers`` that each begin anew as soon as they are done; what ends within the window counts."""
     errors, total, latencies = Errors(), 0.0, list[float]()
     numbers = iter(range(1 << 62))
@@ -90,6 +99,9 @@ async def closed_loop(meter: Meter, work: Work, *, callers: int, warm_up_seconds
             try:
                 await work(next(numbers), done)
                 latencies.append(monotonic() - began)
+            except asyncio.CancelledError:
+                errors.add(TimeoutError(_LATE))
+                raise
             except Exception as error:  # noqa: BLE001 - counted, and told in the report
                 errors.add(error)
                 await asyncio.sleep(0.05)
@@ -102,7 +114,7 @@ async def closed_loop(meter: Meter, work: Work, *, callers: int, warm_up_seconds
     took, counted, usage = monotonic() - began, total - counted, meter.since(before)
     window = latencies[first:]
     stopping = True
-    await _drain(tasks)
+    await _drain(tasks, drain_seconds)
     return Throughput(counted, took, usage, errors, window)
 
 
@@ -125,7 +137,12 @@ def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 async def open_loop(
-    meter: Meter, planned: Sequence[Arrival], *, warm_up_seconds: float, seconds: float
+    meter: Meter,
+    planned: Sequence[Arrival],
+    *,
+    warm_up_seconds: float,
+    seconds: float,
+    drain_seconds: float = DRAIN_LIMIT_SECONDS,
 ) -> dict[str, Latencies]:
     """Begin each arrival at its instant, whatever became of the others; the latencies by kind.
 
@@ -138,6 +155,9 @@ async def open_loop(
         into = found.setdefault(arrival.kind, Latencies([], Errors()))
         try:
             await arrival.work()
+        except asyncio.CancelledError:
+            into.errors.add(TimeoutError(_LATE))
+            raise
         except Exception as error:  # noqa: BLE001 - counted, and told in the report
             into.errors.add(error)
             return
@@ -158,15 +178,15 @@ async def open_loop(
         task = asyncio.create_task(begin(arrival))
         running.add(task)
         task.add_done_callback(running.discard)
-    await _drain(list(running))
+    await _drain(list(running), drain_seconds)
     usage = await measuring
     for latencies in found.values():
         latencies.usage = usage
     return found
 
 
-async def _drain(tasks: Sequence[asyncio.Task[None]]) -> None:
-    _, late = await asyncio.wait(tasks, timeout=DRAIN_LIMIT_SECONDS) if tasks else (set(), set())
+async def _drain(tasks: Sequence[asyncio.Task[None]], limit_seconds: float) -> None:
+    _, late = await asyncio.wait(tasks, timeout=limit_seconds) if tasks else (set(), set())
     for task in late:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

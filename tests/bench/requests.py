@@ -7,10 +7,9 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeVar
 from uuid import UUID
 
-from tests.bench.escrows import KINDS, Api, Bare, buyer
+from tests.bench.escrows import KINDS, Api, Bare, Desk, buyer
 from tests.bench.load import Arrival, Latencies, arrivals, open_loop
 from tests.bench.preload import ASSET, WIDE
 from tests.bench.report import Row
@@ -30,7 +29,6 @@ READ, COMMAND, FLOOR, BARE = "reads", "commands", "GET /healthz", "bare updates"
 #: The limits at p95, in milliseconds, by situation and kind.
 AIMS = {("alone", READ): 15, ("alone", COMMAND): 100, ("together", READ): 40, ("together", COMMAND): 150}
 
-T = TypeVar("T")
 Plan = Callable[[float, int], list[Arrival]]
 
 
@@ -44,8 +42,8 @@ class _Phase:
 
 async def measure(bench: Bench, rounds: int) -> list[Row]:
     """Every situation in turn, ``rounds`` times."""
-    reads, commands = _Reads(bench), _Commands(Api(bench), COMMAND)
-    bare = _Commands(Bare(bench), BARE)
+    reads, commands = _Reads(bench), Commands(Api(bench), COMMAND)
+    bare = Commands(Bare(bench), BARE)
     phases = [
         _Phase("floor", [_floor(bench)]),
         _Phase("alone", [reads.plan]),
@@ -150,48 +148,46 @@ class _Reads:
         return Arrival(at, lambda: self._bench.http.get(path), READ)
 
 
-class _Commands:
+class ForerunnerFailed(Exception):
+    """The command before this one on the same escrow failed, so this one had nothing to act on."""
+
+
+class Commands:
     """Creations, fundings, approvals and releases in equal parts, each escrow's own about a second apart."""
 
-    def __init__(self, desk: Api | Bare, kind: str) -> None:
+    def __init__(self, desk: Desk, kind: str) -> None:
         self._desk = desk
         self._kind = kind
 
     def plan(self, seconds: float, seed: int) -> list[Arrival]:
         """The arrivals of a phase. A command whose forerunner is late waits for it, and that counts."""
-        made: dict[int, asyncio.Future[UUID]] = {}
-        steps: dict[tuple[int, int], asyncio.Future[None]] = {}
+        done: dict[tuple[int, int], asyncio.Future[UUID]] = {}
         return [
-            Arrival(at, self._work(index, made, steps), self._kind)
+            Arrival(at, self._work(index, done), self._kind)
             for index, at in enumerate(arrivals(COMMANDS_PER_SECOND, seconds, seed))
             if index // len(KINDS) >= (index % len(KINDS)) * GROUP_LAG
         ]
 
-    def _work(
-        self, index: int, made: dict[int, asyncio.Future[UUID]], steps: dict[tuple[int, int], asyncio.Future[None]]
-    ) -> Callable[[], Awaitable[None]]:
+    def _work(self, index: int, done: dict[tuple[int, int], asyncio.Future[UUID]]) -> Callable[[], Awaitable[None]]:
         step = index % len(KINDS)
         number = index // len(KINDS) - step * GROUP_LAG
 
-        async def create() -> None:
-            made[number] = asyncio.get_running_loop().create_future()
-            await _settle(made[number], self._desk.create(number))
+        async def command() -> None:
+            # Before anything is waited for: whoever comes next finds this one, however late it is itself.
+            mine = done[number, step] = asyncio.get_running_loop().create_future()
+            try:
+                mine.set_result(await self._carry_out(number, step, done))
+            except BaseException as error:
+                failed = ForerunnerFailed(f"{KINDS[step]}: {type(error).__name__}")
+                mine.set_exception(error if isinstance(error, ForerunnerFailed) else failed)
+                mine.exception()  # told to those who wait; nobody waiting is fine
+                raise
 
-        async def move() -> None:
-            escrow_id = await asyncio.shield(made[number])
-            if step > 1:
-                await asyncio.shield(steps[number, step - 1])
-            steps[number, step] = asyncio.get_running_loop().create_future()
-            await _settle(steps[number, step], self._desk.move(escrow_id, number, step))
+        return command
 
-        return create if step == 0 else move
-
-
-async def _settle(future: asyncio.Future[T], work: Awaitable[T]) -> None:
-    """Let whoever comes later know how it went."""
-    try:
-        future.set_result(await work)
-    except BaseException as error:
-        future.set_exception(error)
-        future.exception()  # told to those who wait; nobody waiting is fine
-        raise
+    async def _carry_out(self, number: int, step: int, done: dict[tuple[int, int], asyncio.Future[UUID]]) -> UUID:
+        if step == 0:
+            return await self._desk.create(number)
+        escrow_id = await asyncio.shield(done[number, step - 1])
+        await self._desk.move(escrow_id, number, step)
+        return escrow_id

@@ -47,6 +47,18 @@ async def test_failures_are_counted_by_what_they_said_and_are_no_latencies() -> 
     assert found.seconds == []
 
 
+async def test_what_is_not_done_when_waiting_ends_is_a_failure() -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    found = (await open_loop(Meter({}), [Arrival(0, hang, "reads")], warm_up_seconds=0, seconds=0, drain_seconds=0.1))[
+        "reads"
+    ]
+    assert (found.seconds, found.errors.total) == ([], 1)
+    closed = await closed_loop(Meter({}), hang, callers=3, warm_up_seconds=0, seconds=0.1, drain_seconds=0.1)
+    assert (closed.operations, closed.errors.total) == (0, 3)
+
+
 async def test_a_closed_loop_counts_what_is_done_within_its_window() -> None:
     async def work(_: int, done: Done) -> None:
         await asyncio.sleep(0.02)

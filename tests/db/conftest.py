@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
-import psycopg
 import pytest
-from psycopg import sql
 
-from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from db.ids import new_id
+from tests.databases import empty_database, migrated_database
 from tests.db.feeds import Feeds
 from tools.local.postgres import EmbeddedPostgres
 
 
 @pytest.fixture
-def empty_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
-    """Makes empty databases on the run's server; they go with the test."""
-    made: list[str] = []
-
-    def make() -> str:
-        name = f"scratch_{new_id().hex}"
-        with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        made.append(name)
-        return postgres.url_of(name)
-
-    yield make
-    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-        for name in made:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@pytest.fixture
-def empty_url(empty_database: Callable[[], str]) -> str:
+def empty_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     """An empty database of the test's own."""
-    return empty_database()
+    with empty_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture
-def migrated_url(empty_database: Callable[[], str]) -> str:
-    url = empty_database()
-    migrate.upgrade(url)
-    return url
+def migrated_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    with migrated_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -19,7 +19,6 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import escrow as escrows
-from db import migrate
 from db.engine import Role as DatabaseRole
 from db.engine import create_engine, tenant_transaction, transaction
 from db.escrow import EscrowFilter
@@ -229,13 +228,11 @@ async def test_an_escrow_whose_parties_share_an_address_fills_one_place_of_a_pag
 
 
 @pytest.fixture
-async def crowded(empty_database: Callable[[], str]) -> AsyncIterator[tuple[AsyncEngine, UUID]]:
+async def crowded(migrated_url: str) -> AsyncIterator[tuple[AsyncEngine, UUID]]:
     """A tenant with 2,000 escrows among 200 users, beside another tenant, in a database that knows its statistics."""
-    url = empty_database()
-    await asyncio.to_thread(migrate.upgrade, url)
-    engine = create_engine(url, DatabaseRole.APP, pool_size=2)
+    engine = create_engine(migrated_url, DatabaseRole.APP, pool_size=2)
     tenant, other = await tenant_of(engine), await tenant_of(engine)
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
         for whose, rows in ((tenant, 2_000), (other, 500)):
             connection.execute(
                 "INSERT INTO escrows (tenant_id, escrow_id, reference, content_hash, status, version, asset,"

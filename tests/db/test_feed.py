@@ -8,6 +8,7 @@ from collections import defaultdict
 from uuid import UUID
 
 import psycopg
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from activities.relay import Relay
@@ -124,6 +125,24 @@ async def test_a_reader_by_cursor_misses_nothing(feeds: Feeds) -> None:
         positions = [row[0] for row in await sql(connection, "SELECT position FROM outbox ORDER BY position")]
     assert positions == list(range(1, WRITERS * STEPS + 1))
     assert len(await feeds.read(tenant=other)) == len(committed[other])
+
+
+async def test_what_waits_for_its_position_is_measured(feeds: Feeds) -> None:
+    relay = Relay(feeds.engine, feeds.url)
+
+    async def measured() -> list[float | None]:
+        """Read without a pause behind the pass: the run's own relay sets the same gauges."""
+        await relay.pass_once()
+        return [REGISTRY.get_sample_value(f"holdfast_outbox_{name}") for name in ("waiting", "lag_seconds")]
+
+    await feeds.tell("escrow:1", 1)
+    async with transaction(feeds.engine) as another:
+        assert await number_committed(another, limit=0) == 0  # it has the turn, and does nothing with it
+        waiting, lag_seconds = await measured()
+        assert waiting == 1
+        assert lag_seconds is not None
+        assert 0 < lag_seconds < 60
+    assert await measured() == [0, 0]
 
 
 async def test_one_relay_at_a_time_gives_positions(feeds: Feeds) -> None:

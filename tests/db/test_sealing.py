@@ -25,9 +25,10 @@ from db.sealing.streams import LEDGER
 from domain.sealing import merkle
 from domain.sealing.horizon import Horizon
 from domain.sealing.records import ENTRY_BYTES, Entry, Leg, Transaction, instant_hex, ledger_entry, ledger_form
+from tests.databases import migrated_database
 from tests.db.raw import NOT_ALLOWED, acting, refused, sql
 from tests.polling import eventually
-from tests.seals import Vault, open_vault, scratch_database
+from tests.seals import Vault, open_vault
 from tools.local.postgres import EmbeddedPostgres
 
 WRITERS, STEPS = 20, 15
@@ -35,7 +36,7 @@ WRITERS, STEPS = 20, 15
 
 @pytest.fixture
 def sealing_url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    with scratch_database(postgres) as url:
+    with migrated_database(postgres) as url:
         yield url
 
 
@@ -264,7 +265,7 @@ ROWS = st.tuples(
 @pytest.fixture(scope="module")
 def odd_rows(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
     """A ledger that takes any row at all: no constraint, no trigger, and instants shown in an odd zone."""
-    with scratch_database(postgres) as url, psycopg.connect(url, autocommit=True) as connection:
+    with migrated_database(postgres) as url, psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             "DROP TABLE ledger_legs, ledger_transactions CASCADE;"
             "CREATE TABLE ledger_transactions (tenant_id uuid, transaction_id uuid, sequence bigint, kind text,"

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db import migrate, settlement
+from db import settlement
 from db.engine import Role, create_engine, tenant_transaction, transaction
 from db.identity import create_tenant
 from db.ids import new_id
@@ -89,10 +89,9 @@ async def test_taking_twice_takes_once(tenants_engine: AsyncEngine, tenant: UUID
 
 
 @pytest.fixture
-async def apart(empty_url: str) -> AsyncIterator[AsyncEngine]:
+async def apart(migrated_url: str) -> AsyncIterator[AsyncEngine]:
     """A database of the test's own: no worker of another test carries its commands out."""
-    await asyncio.to_thread(migrate.upgrade, empty_url)
-    engine = create_engine(empty_url, Role.APP)
+    engine = create_engine(migrated_url, Role.APP)
     yield engine
     await engine.dispose()
 

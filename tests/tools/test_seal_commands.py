@@ -12,7 +12,8 @@ import pytest
 
 from kit.build import ROOT
 from kit.signing import SigningKey, load_public
-from tests.seals import Vault, open_vault, scratch_database
+from tests.databases import migrated_database
+from tests.seals import Vault, open_vault
 from tools.local.postgres import EmbeddedPostgres
 
 SETTINGS = ("DATABASE_URL", "SEAL_KEY_FILE", "CHECKPOINT_DIR", "HOLDFAST_HOME", "TEMPORAL_ADDRESS")
@@ -35,7 +36,7 @@ def run(*command: str, status: int, **environment: str) -> str:
 
 @pytest.fixture
 def sealing_url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    with scratch_database(postgres) as url:
+    with migrated_database(postgres) as url:
         yield url
 
 

@@ -11,7 +11,8 @@ import pytest
 from activities.sealing.sealer import SealsBroken, Signer
 from db.sealing.streams import LEDGER
 from kit.signing import SigningKey
-from tests.seals import Vault, open_vault, scratch_database
+from tests.databases import migrated_database
+from tests.seals import Vault, open_vault
 from tools.local.postgres import EmbeddedPostgres
 from tools.seals.findings import Finding
 from tools.seals.verify import Report, verify
@@ -19,7 +20,7 @@ from tools.seals.verify import Report, verify
 
 @pytest.fixture
 def sealing_url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    with scratch_database(postgres) as url:
+    with migrated_database(postgres) as url:
         yield url
 
 

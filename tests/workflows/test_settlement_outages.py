@@ -13,12 +13,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from api.main import create_app
-from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from db.ids import new_id
@@ -27,6 +25,7 @@ from kit.temporal import connect
 from tests.api.caller import Caller, ok
 from tests.cable import Cable
 from tests.commands import command, finished, read, take, wake
+from tests.databases import migrated_database
 from tests.desk import BUYER, SELLER, Desk, terms
 from tests.polling import eventually
 from tools.deployment import Build, make_current
@@ -65,11 +64,8 @@ async def house(
     postgres: EmbeddedPostgres, temporal: Client, temporal_server: TemporalDevServer
 ) -> AsyncIterator[House]:
     name = f"house_{new_id().hex}"
-    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = postgres.url_of(name)
-    await asyncio.to_thread(migrate.upgrade, url)
     async with AsyncExitStack() as stack:
+        url = await asyncio.to_thread(stack.enter_context, migrated_database(postgres))
         cable = await stack.enter_async_context(Cable(f"tcp://{temporal_server.address}"))
         wire = await stack.enter_async_context(Cable(url))
         tenants, engine = create_engine(url, Role.APP, pool_size=10), create_engine(url, Role.ENGINE, pool_size=6)
