@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import psycopg
 from fastapi import FastAPI
-from psycopg import sql
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
@@ -21,7 +19,6 @@ from activities.prices.desk import PriceDesk
 from activities.prices.messages import ReadingMessage, RecordPrices, RefreshOutcome, SourceSaid
 from activities.prices.steps import PriceActivities
 from api.main import create_app
-from db import migrate
 from db import prices as db_prices
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
@@ -32,6 +29,7 @@ from domain.prices.model import Policy, Price, Reading
 from kit.clock import now
 from kit.settings import ApiSettings
 from tests.api.caller import Caller
+from tests.databases import migrated_database
 from tests.domain.prices import dollars
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
@@ -41,16 +39,13 @@ from worker import create_worker
 @asynccontextmanager
 async def own_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """A migrated database for as long as the block lasts."""
-    name = sql.Identifier(f"prices_{new_id().hex}")
-    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-    url = postgres.url_of(name._obj[0])
-    await asyncio.to_thread(migrate.upgrade, url)
+    scratch = migrated_database(postgres)
+    # In a thread: migrations run a loop of their own.
+    url = await asyncio.to_thread(scratch.__enter__)
     try:
         yield url
     finally:
-        with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        await asyncio.to_thread(scratch.__exit__, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ from workflows.prices import RefreshOutcome, RefreshPrices, SourceVerdict
 #: How many buckets one answer holds, and how many it has where nobody says since when.
 BUCKETS_MAX = 1_000
 BUCKETS_DEFAULT = 100
+#: A year of a price that changes with every refresh is two million rows, which are read within seconds.
+RANGE_MAX = timedelta(days=366)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -85,7 +87,7 @@ async def read_price_history(
     ] = None,
     interval: Annotated[Interval, Query()] = Interval.HOUR,
 ) -> PriceHistory:
-    """Open, high, low and close of an asset's price, in at most 1,000 intervals."""
+    """Open, high, low and close of an asset's price, in at most 1,000 intervals and 366 days."""
     begin, end = _range(since, until, interval.width)
     async with call.transaction() as connection:
         await _check_asset(call, connection, asset)
@@ -145,8 +147,9 @@ def _range(since: datetime | None, until: datetime | None, width: timedelta) -> 
         raise Refusal("range_invalid", "a range of time begins before it ends", field="from")
     first = _EPOCH + (begin - _EPOCH) // width * width
     last = _EPOCH - (_EPOCH - end) // width * width
-    if (last - first) // width > BUCKETS_MAX:
-        raise Refusal("range_too_long", f"the range has more than {BUCKETS_MAX} intervals", field="from")
+    if (last - first) // width > BUCKETS_MAX or last - first > RANGE_MAX:
+        message = f"the range has more than {BUCKETS_MAX} intervals, or more than {RANGE_MAX.days} days"
+        raise Refusal("range_too_long", message, field="from")
     return first, last
 
 

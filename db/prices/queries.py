@@ -30,12 +30,16 @@ _ROWS = text(
 
 _BUCKETS = text(
     """
-    SELECT date_bin(CAST(:width AS interval), at, timestamptz '1970-01-01 00:00:00+00') AS began_at,
-        (array_agg(mid ORDER BY at, tick))[1] AS open, max(mid) AS high, min(mid) AS low,
-        (array_agg(mid ORDER BY at DESC, tick DESC))[1] AS close,
-        bool_and(confirmed) AS confirmed, count(*) AS ticks
-    FROM price_history WHERE asset = :asset AND at >= :since AND at < :until
-    GROUP BY 1 ORDER BY 1
+    WITH bucket AS (
+        SELECT date_bin(CAST(:width AS interval), at, timestamptz '1970-01-01 00:00:00+00') AS began_at,
+            max(mid) AS high, min(mid) AS low, min(at) AS first_at, max(at) AS last_at,
+            bool_and(confirmed) AS confirmed, count(*) AS ticks
+        FROM price_history WHERE asset = :asset AND at >= :since AND at < :until GROUP BY 1
+    )
+    SELECT began_at, high, low, confirmed, ticks,
+        (SELECT mid FROM price_history WHERE asset = :asset AND at = first_at ORDER BY tick LIMIT 1) AS open,
+        (SELECT mid FROM price_history WHERE asset = :asset AND at = last_at ORDER BY tick DESC LIMIT 1) AS close
+    FROM bucket ORDER BY began_at
     """
 )
 

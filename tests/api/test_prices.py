@@ -148,6 +148,7 @@ async def test_history_is_open_high_low_close(house: PriceHouse, service: Caller
         ({"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "range_invalid", "from"),
         ({"from": "1970-01-01T00:00:00Z", "interval": "1m"}, "range_too_long", "from"),
         ({"from": "2026-01-01T00:00:00Z", "to": "9998-12-31T23:59:59Z", "interval": "1m"}, "range_too_long", "from"),
+        ({"from": "2024-01-01T00:00:00Z", "to": "2025-01-03T00:00:00Z", "interval": "1d"}, "range_too_long", "from"),
         ({"from": "yesterday"}, "input_invalid", "from"),
         ({"from": "2026-01-01T00:00:00"}, "input_invalid", "from"),
         ({"to": "1"}, "input_invalid", "to"),
