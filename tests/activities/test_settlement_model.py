@@ -107,12 +107,12 @@ async def opened(engine: AsyncEngine) -> tuple[Settling, dict[str, UUID]]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(acts, min_size=1, max_size=25), turns, st.integers(0, 25))
 async def test_the_lanes_end_where_one_after_another_ends(
-    tenants_engine: AsyncEngine,
+    quiet_tenants: AsyncEngine,
     wanted: list[tuple[str, int, int, int, tuple[int, ...] | None]],
     pace: list[tuple[bool, int]],
     first: int,
 ) -> None:
-    settling, escrows = await opened(tenants_engine)
+    settling, escrows = await opened(quiet_tenants)
     commands = []
     for kind, who, step, amount, places in wanted:
         account = BUYERS[who]

@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.testing import ActivityEnvironment
 
 from activities.escrow.messages import ApproveMessage, EscrowCommand, FundMessage, PartyMessage
 from activities.failures import BUG_ATTEMPTS_MAX
 from db.engine import transaction
+from db.identity import create_tenant
 from db.ids import new_id
 from domain.errors import Unavailable
 from domain.ledger import Balance
@@ -24,8 +26,11 @@ from tests.desk import BUYER, SELLER, terms
 
 
 @pytest.fixture
-def settling(steps: Steps) -> Settling:
-    return Settling(steps)
+async def settling(quiet_tenants: AsyncEngine) -> Settling:
+    tenant = new_id()
+    async with transaction(quiet_tenants) as connection:
+        assert await create_tenant(connection, new_tenant=tenant, name=f"test-{tenant}")
+    return Settling(Steps(quiet_tenants, tenant, ActivityEnvironment()))
 
 
 @asynccontextmanager
@@ -94,11 +99,11 @@ async def test_nothing_to_do_leaves_nothing(settling: Settling) -> None:
     assert await settling.steps.written() == before
 
 
-async def test_a_faulty_command_fails_alone(settling: Settling, owner_engine: AsyncEngine) -> None:
+async def test_a_faulty_command_fails_alone(settling: Settling, quiet_owner: AsyncEngine) -> None:
     bad = command("deposit", 1)
     good = command("deposit", 2)
     await settling.take(bad, good)
-    async with a_bug(owner_engine, "a_bug", f"command_id <> '{bad.command_id}' OR status <> 'SETTLED'"):
+    async with a_bug(quiet_owner, "a_bug", f"command_id <> '{bad.command_id}' OR status <> 'SETTLED'"):
         with pytest.raises(IntegrityError):
             await settling.settle(attempt=BUG_ATTEMPTS_MAX)
         with pytest.raises(IntegrityError):
