@@ -40,6 +40,11 @@ class Part:
         self._due: list[tuple[int, Key, int]] = []
 
     @property
+    def since(self) -> int:
+        """Every transaction with an id below this one had ended when the accounts were read last."""
+        return self._since or 0
+
+    @property
     def waiting(self) -> int:
         """How many accounts are worse than told until their cooldown ends."""
         return len(self._waiting)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic, perf_counter
 from typing import Final
 
@@ -22,7 +22,7 @@ from activities.book.screen import weights
 from db import prices
 from db.doorbell import Doorbell
 from db.engine import transaction
-from db.margin import book, parameters
+from db.margin import book, following, parameters
 from db.margin.book import Fence, Superseded
 from db.margin.tables import SHARDS
 from db.outbox import MARGIN_TOPIC
@@ -37,6 +37,9 @@ BATCH: Final = 2_000
 BOOK_GROUPS: Final = 4
 #: Accounts that changed between the read and the write are read again at once, so many times.
 ROUNDS: Final = 3
+#: How often and how long it is waited for transactions that may have looked at accounts with older prices.
+SETTLE_LOOKS, SETTLE_SECONDS = 10, 0.05
+AGAIN: Final = timedelta(seconds=2)
 BEAT_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
@@ -55,12 +58,17 @@ _waits = Gauge("holdfast_book_waiting", "Accounts whose cooldown holds back what
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a revaluation stands on: prices and parameters read in one statement each, and when."""
+    """What a revaluation stands on: prices and parameters, and when they were read.
+
+    Whoever looks at an account with older prices does so in a transaction with an id below ``horizon``: a check locks
+    the account before it reads prices.
+    """
 
     market: Market
     tick: int
     parameters: ParameterSet
     at: datetime
+    horizon: int
 
     @property
     def version(self) -> int:
@@ -138,18 +146,20 @@ class BookActivities:
         fence = Fence(part.shards, ground.tick, ground.parameters.effective_from)
         async with transaction(self._engine) as connection:
             await book.begin(connection, fence)
-        for _ in range(ROUNDS):
-            left = await self._round(part, ground, fence, totals)
-            totals.left += left
-            if not left:
+        changed, settled = 1, False
+        for turn in range(ROUNDS):
+            await self._round(part, ground, fence, totals)
+            if not turn:
+                await self._observe_lag(ground)
+            changed, settled = await _catch_up(part, ground)
+            if not changed:
                 break
-            await part.follow()
         due_at = part.due_at(ground.at)
+        if changed or not settled:
+            # Whoever changes faster than that, or is about to commit, is looked at in another round.
+            due_at = ground.at + AGAIN if due_at is None else min(due_at, ground.at + AGAIN)
         async with transaction(self._engine) as connection:
             await book.finish(connection, fence, due_at)
-            ticked = await book.ticked_at(connection, ground.tick)
-        if ticked is not None:
-            _lag.observe(max(0.0, (now() - ticked).total_seconds()))
         group = str(part.shards[0])
         _accounts.labels(group).set(part.columns.accounts)
         _bytes.labels(group).set(part.columns.bytes_used)
@@ -166,8 +176,14 @@ class BookActivities:
             left=totals.left,
         )
 
-    async def _round(self, part: Part, ground: Ground, fence: Fence, totals: Totals) -> int:
-        """Screen, decide and write once; returns how many accounts had changed meanwhile."""
+    async def _observe_lag(self, ground: Ground) -> None:
+        async with transaction(self._engine) as connection:
+            ticked = await book.ticked_at(connection, ground.tick)
+        if ticked is not None:
+            _lag.observe(max(0.0, (now() - ticked).total_seconds()))
+
+    async def _round(self, part: Part, ground: Ground, fence: Fence, totals: Totals) -> None:
+        """Screen, decide and write once. Accounts that changed meanwhile are left to the next turn."""
         began = perf_counter()
         at = weights(part.columns.symbols, ground.market)
         found = await asyncio.to_thread(part.candidates, at, microseconds(ground.at))
@@ -193,7 +209,7 @@ class BookActivities:
             if totals.transitions:
                 self._doorbell.ring()
         _left.inc(left)
-        return left
+        totals.left += left
 
     async def _write(self, part: Part, ground: Ground, fence: Fence, batch: Sequence[Decided]) -> int:
         """One commit; then the columns say what it wrote."""
@@ -232,9 +248,22 @@ class BookActivities:
         async with transaction(self._engine) as connection:
             quotes = await prices.current(connection)
             counts = await parameters.in_force(connection, at)
+            horizon = await following.horizon(connection)
         usable = {asset: quote for asset, quote in quotes.items() if at - quote.as_of <= PRICE_AGE_MAX}
         tick = max((quote.tick for quote in quotes.values()), default=0)
-        return Ground(build(counts, usable), tick, counts, at)
+        return Ground(build(counts, usable), tick, counts, at, horizon)
+
+
+async def _catch_up(part: Part, ground: Ground) -> tuple[int, bool]:
+    """How many accounts changed since they were read last, and whether none can still appear that was looked at with
+    older prices than these."""
+    changed = await part.follow()
+    for _ in range(SETTLE_LOOKS):
+        if part.since >= ground.horizon:
+            break
+        await asyncio.sleep(SETTLE_SECONDS)
+        changed += await part.follow()
+    return changed, part.since >= ground.horizon
 
 
 def _batches(work: Iterator[Decided], limit: int) -> Iterator[list[Decided]]:

@@ -27,6 +27,7 @@ _ROOM = text(
     " set_config('idle_in_transaction_session_timeout', '300s', true)"
 )
 _SNAPSHOT = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+_HORIZON = text("SELECT pg_current_xact_id()::text::bigint")
 _SYMBOLS = text("SELECT symbol FROM assets ORDER BY symbol")
 
 _CHANGED = """
@@ -107,6 +108,12 @@ async def enter(connection: AsyncConnection) -> int:
     await connection.execute(_STEADY)
     await connection.execute(_ROOM)
     return int(await connection.scalar(_SNAPSHOT) or 0)
+
+
+async def horizon(connection: AsyncConnection) -> int:
+    """An id of its own for this transaction: whoever has one by now has a lower one. (A snapshot's xmax would not do: a
+    transaction that is open may have that id.)"""
+    return int(await connection.scalar(_HORIZON) or 0)
 
 
 async def symbols(connection: AsyncConnection) -> Sequence[str]:

@@ -18,6 +18,7 @@ from db.margin import book as writing
 from db.margin.book import Fence, Superseded
 from kit.clock import now
 from tests.booking import Booking, booking
+from tests.polling import eventually
 from tools.local.postgres import EmbeddedPostgres
 
 ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
@@ -96,12 +97,34 @@ async def test_what_began_before_a_read_and_commits_after_it_is_not_missed(desk:
     async with transaction(desk.engine) as slow:
         await desk.open(slow, "late", {"ETH": "1"}, {"USDC": "2000"})
         await slow.execute(text("UPDATE margin_positions SET amount_minor = 2000000000 WHERE side = 'borrow'"))
-        assert sum(each.accounts for each in await desk.revalue()) == 1
+        ends = await desk.revalue()
+        assert sum(each.accounts for each in ends) == 1
+        assert all(each.due_at is not None for each in ends), "it is looked at again, tick or not"
         await desk.account("later", {"ETH": "1"}, {"USDC": "2000"})
         assert sum(each.accounts for each in await desk.revalue()) == 2
     # Its transaction's number is below those that the last read saw.
     assert sum(each.accounts for each in await desk.revalue()) == 3
     assert await desk.told() == {"first": 1, "late": 1, "later": 1}
+
+
+async def test_a_check_with_older_prices_that_commits_late_is_looked_at_again(desk: Booking) -> None:
+    """It locked its account, read the prices, and commits after the book is done with the newer ones."""
+    await desk.account("user", {"ETH": "1"}, {"USDC": "1000"})
+    await desk.revalue()
+    tick = await desk.price(ETH="2400")
+    revaluing = None
+    async with transaction(desk.engine) as check:
+        await check.execute(text("SELECT FROM margin_accounts FOR UPDATE"))
+        await check.execute(text("UPDATE margin_positions SET amount_minor = 1500000000 WHERE side = 'borrow'"))
+        revaluing = asyncio.create_task(desk.revalue(desk.process(groups=1)))
+
+        async def begun() -> bool:
+            return bool((await desk.sql("SELECT min(tick) AS tick FROM margin_book"))[0].tick == tick)
+
+        await eventually(begun)
+    [end] = await revaluing
+    # 0.83 · 2,400 over 1,500 is 1.328.
+    assert (end.transitions, await desk.told()) == (1, {"user": 1})
 
 
 async def test_a_restart_reads_everything(desk: Booking) -> None:
