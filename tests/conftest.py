@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
@@ -132,12 +131,6 @@ async def tenant(tenants_engine: AsyncEngine) -> UUID:
 def desk(temporal: Client, worker: Worker, tenants_engine: AsyncEngine, tenant: UUID) -> Desk:
     """The tenant's desk: escrows and money, through real workflows."""
     return Desk(tenant, temporal, tenants_engine)
-
-
-def pytest_configure() -> None:
-    """Let Ctrl-C reach what tests start: a shell's background jobs ignore it, and so does whatever they start."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

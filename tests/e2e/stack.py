@@ -60,15 +60,20 @@ class CommandLine:
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
         """A command that a test interrupts."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "tools", *arguments],
-            cwd=self.root,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        # A shell's background jobs ignore Ctrl-C, and so would what they start; one that is handled is not handed down.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tools", *arguments],
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     @property
     def stack(self) -> StackFile:
