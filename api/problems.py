@@ -277,15 +277,12 @@ def install(app: FastAPI) -> None:
 
 
 def _methods_at(app: FastAPI, request: Request) -> list[str]:
-    """Every method that the path has; the framework names those of the first route only. Of a path that is written out
-    (``/prices/refresh``), not those of one with a name in its place (``/prices/{asset}``)."""
-    found: dict[str, bool] = {}
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        matching = [r for r in app.router.routes if r.matches({**request.scope, "method": method})[0] is Match.FULL]
-        if matching:
-            found[method] = any("{" not in getattr(route, "path", "") for route in matching)
-    written_out = [method for method, literal in found.items() if literal]
-    return written_out or list(found)
+    """Every method that the path has; the framework names those of the first route only."""
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    ]
 
 
 def _field_errors(error: RequestValidationError) -> list[FieldError]:

@@ -59,7 +59,7 @@ class Questions:
     probability_days: int
 
 
-@routes.get("/{user_id:path}/risk", responses=documented(404))
+@routes.get("/{user_id:path}/risk", responses=documented(404, 409))
 async def read_risk(
     user_id: UserPath,
     call: Annotated[Call, Depends(caller(Scope.MARGIN_READ))],

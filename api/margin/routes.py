@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Depends, Path, Query
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
 from api.deps import Call, caller, poster, router
@@ -32,6 +33,15 @@ from domain.errors import Refusal
 from domain.identity import Scope
 from domain.margin.model import Severity
 from domain.margin.telling import EventType
+
+
+class _UserName(PathConvertor):
+    """A user's id at the end of a path: not with the name of what is read of the account behind it."""
+
+    regex = ".*(?<!/risk)"
+
+
+register_url_convertor("margin_user", _UserName())
 
 routes = router("/margin", "margin")
 
@@ -125,7 +135,7 @@ async def read_health(user_id: UserPath, call: Annotated[Call, Depends(caller(Sc
         return await with_events(connection, rows[0])
 
 
-@routes.put("/accounts/{user_id:path}", response_model=HealthView, responses=documented(409, 413, 415))
+@routes.put("/accounts/{user_id:margin_user}", response_model=HealthView, responses=documented(409, 413, 415))
 async def set_account(
     user_id: UserPath, body: AccountInput, call: Annotated[Call, Depends(poster(Scope.MARGIN_WRITE))]
 ) -> Response:
@@ -135,7 +145,7 @@ async def set_account(
     return await once(call, Check(call, user, body))
 
 
-@routes.get("/accounts/{user_id:path}", responses=documented(404))
+@routes.get("/accounts/{user_id:margin_user}", responses=documented(404))
 async def read_account(user_id: UserPath, call: Annotated[Call, Depends(caller(Scope.MARGIN_READ))]) -> AccountView:
     """An account as it is stored."""
     user, tenant = own_account(call, user_id), call.principal.tenant_id

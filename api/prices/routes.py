@@ -8,6 +8,7 @@ from typing import Annotated
 import structlog
 from fastapi import Depends, Path, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from api.deps import Call, caller, poster, router
@@ -40,6 +41,15 @@ RANGE_MAX = timedelta(days=366)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+
+class _AssetName(StringConvertor):
+    """An asset's symbol in a path: not the name of the route beside it, which has other methods."""
+
+    regex = "(?!refresh$)[^/]+"
+
+
+register_url_convertor("priced", _AssetName())
+
 routes = router("/prices", "prices")
 ROUTERS = (routes,)
 
@@ -61,7 +71,7 @@ async def refresh_prices(call: Annotated[Call, Depends(poster(Scope.PRICES_WRITE
     return await once(call, _Refresh(call))
 
 
-@routes.get("/{asset}", responses=documented(404))
+@routes.get("/{asset:priced}", responses=documented(404))
 async def read_price(asset: AssetSymbol, call: Annotated[Call, Depends(caller(Scope.PRICES_READ))]) -> PriceView:
     """One asset's price."""
     found = await call.services.price_book.find(asset)
@@ -72,7 +82,7 @@ async def read_price(asset: AssetSymbol, call: Annotated[Call, Depends(caller(Sc
     return price_view(found, now())
 
 
-@routes.get("/{asset}/history", responses=documented(404))
+@routes.get("/{asset:priced}/history", responses=documented(404))
 async def read_price_history(
     asset: AssetSymbol,
     call: Annotated[Call, Depends(caller(Scope.PRICES_READ))],

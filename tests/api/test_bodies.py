@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from api.bodies import canonical, parse
+from api.bodies import MAX_DEPTH, canonical, parse
 from domain.errors import Refusal
 
 
@@ -54,6 +54,9 @@ def test_no_number_is_ever_a_float() -> None:
         b"0." + b"1" * 5000,
         b"1e99999999999999999999",
         b"[" * (sys.getrecursionlimit() * 50),
+        b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
+        b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1),
+        b'"' + b'\\"[' * 300_000,
         b'\xef\xbb\xbf{"a": 1}',
     ],
 )
@@ -79,3 +82,17 @@ def test_spacing_and_order_do_not_make_another_request() -> None:
 def test_other_digits_make_another_request() -> None:
     assert canonical(parse(b'{"amount": 1.5}')) != canonical(parse(b'{"amount": 1.51}'))
     assert canonical(parse(b'{"a": "1"}')) != canonical(parse(b'{"a": "2"}'))
+
+
+def test_depth_is_bounded_whatever_the_interpreter_would_bear() -> None:
+    deepest = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    wide = b"[" + b'{"a": [1]},' * 1_000 + b'"' + b"[{" * 1_000 + b'\\"]"]'
+    assert parse(deepest) is not None
+    assert len(parse(wide)) == 1_001
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        with pytest.raises(Refusal, match="nested too deeply"):
+            parse(b"[" * 1_000_000)
+    finally:
+        sys.setrecursionlimit(before)

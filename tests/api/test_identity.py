@@ -136,7 +136,7 @@ async def test_a_tenant_and_its_first_key(service: Caller) -> None:
     refused(await service.post("tenants", {"name": name}), 409, "tenant_name_taken", "name")
     assert ok(await service.post("tenants", {"name": name}, key="k"), 201) == made
     desk = Caller(service.app, made["tenant_id"], service.engine, made["api_key"]["key"])
-    assert set(made["api_key"]["scopes"]) == {str(scope) for scope in ALL_SCOPES} - {"tenants:write"}
+    assert set(made["api_key"]["scopes"]) == {str(scope) for scope in ALL_SCOPES} - {"tenants:write", "platform:write"}
     escrow = await desk.open()
     refused(await service.get(f"escrows/{escrow['escrow_id']}"), 404, "escrow_unknown")
     assert len(ok(await desk.get("keys"))["items"]) == 1

@@ -112,7 +112,7 @@ async def write_prices(engine: AsyncEngine, history: dict[str, list[tuple[date, 
     """Closes at noon of their days, and the current price of each asset."""
     async with transaction(engine) as connection:
         tick = await connection.scalar(
-            text("INSERT INTO price_ticks (workflow_id, refreshed_at) VALUES ('test', now()) RETURNING tick")
+            text("INSERT INTO price_ticks (refresh_id, refreshed_at) VALUES (gen_random_uuid(), now()) RETURNING tick")
         )
         for month in {day.replace(day=1) for days in history.values() for day, _ in days}:
             await connection.execute(text("SELECT ensure_price_partition(:month)"), {"month": month})
@@ -131,8 +131,8 @@ async def write_prices(engine: AsyncEngine, history: dict[str, list[tuple[date, 
         for asset, dollars in DOLLARS.items():
             await connection.execute(
                 text(
-                    "INSERT INTO prices (asset, tick, mid, low, high, quality, confirmed, as_of, sources, refreshed_at)"
-                    " VALUES (:asset, :tick, :mid, :mid, :mid, 'good', true, now(), '[]', now())"
+                    "INSERT INTO prices (asset, tick, mid, low, high, quality, confirmed, as_of, sources, refreshed_at,"
+                    " ttl_seconds) VALUES (:asset, :tick, :mid, :mid, :mid, 'good', true, now(), '[]', now(), 5)"
                 ),
                 {"asset": asset, "tick": tick, "mid": Decimal(dollars)},
             )
@@ -295,7 +295,7 @@ async def test_who_may_ask_and_what_is_refused(risk_desk: RiskDesk) -> None:
     reader = await risk_desk.service.key_for(scopes=(Scope.LEDGER_READ,))
     refused(await reader.get("margin/accounts/own/risk"), 403, "scope_missing")
     refused(await risk_desk.service.get("margin/accounts/nobody/risk"), 404, "margin_account_unknown")
-    refused(await risk_desk.service.get("margin/accounts/odd/risk"), 422, "price_unusable")
+    refused(await risk_desk.service.get("margin/accounts/odd/risk"), 409, "price_unusable")
     wrong: Sequence[tuple[str, Any, str]] = (
         ("window_days", 29, "input_invalid"),
         ("window_days", 1_096, "input_invalid"),
