@@ -120,7 +120,7 @@ def main() -> int:
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
         write(report, options.keep / PAGE.name, options.keep / DATA.name)
-    elif not options.quick and options.only is None:
+    elif not options.quick:
         write(report, PAGE, DATA)
         console.print(f"kept in {PAGE.relative_to(ROOT)} and {DATA.relative_to(ROOT)}")
     return 1 if any(row.errors for row in report.rows) else 0

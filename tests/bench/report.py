@@ -1,11 +1,14 @@
-"""What was measured, as rows: printed, kept as JSON and in ``docs/benchmarks.md``."""
+"""What was measured, as rows: printed, kept as JSON and in ``docs/benchmarks.md``.
+
+What is kept is a list of runs. A section belongs to the run that measured it last; baselines are of the same run.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,22 +72,40 @@ class Report:
                 row.grown = twin.value
                 row.errors += twin.errors
 
-    def as_json(self) -> str:
-        """For comparison with another run."""
-        rows = [asdict(row) | {"ratio": row.ratio, "growth": row.growth} for row in self.rows]
-        content = {
-            "machine": self.machine,
-            "data": self.data,
-            "rows": rows,
-            "memory_mib": self.memory,
-            "others_cores": {"median": _median(self.others_cores), "max": max(self.others_cores, default=0.0)},
-            "warnings": self.warnings,
-        }
-        return json.dumps(_rounded(content), indent=1) + "\n"
+    @property
+    def sections(self) -> list[str]:
+        """What the run measured, in its order."""
+        return list(dict.fromkeys(row.section for row in self.rows))
+
+    def without(self, sections: Sequence[str]) -> Report:
+        """The run as it is kept once a later one measured some of its sections anew."""
+        return replace(self, rows=[row for row in self.rows if row.section not in sections])
+
+    def content(self) -> dict[str, Any]:
+        """For comparison with another run; ``from_content`` reads it back."""
+        found: dict[str, Any] = _rounded(
+            {
+                "machine": self.machine,
+                "data": self.data,
+                "rows": [asdict(row) | {"ratio": row.ratio, "growth": row.growth} for row in self.rows],
+                "memory_mib": self.memory,
+                "others_cores": self.others_cores,
+                "warnings": self.warnings,
+            }
+        )
+        return found
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Report:
+        """A run that was kept."""
+        names = {each.name for each in fields(Row)}
+        rows = [Row(**{name: value for name, value in row.items() if name in names}) for row in content["rows"]]
+        memory, others = content["memory_mib"], content["others_cores"]
+        return cls(content["machine"], rows, memory, content["data"], others, content["warnings"])
 
     def print(self, console: Console) -> None:
         """For the person at the terminal."""
-        for section in dict.fromkeys(row.section for row in self.rows):
+        for section in self.sections:
             table = Table(*_COLUMNS, title=section, title_justify="left", box=None, padding=(0, 2))
             for row in self.rows:
                 if row.section == section:
@@ -100,13 +121,14 @@ class Report:
             console.print(f"[bold red]{warning}[/]")
 
     def markdown(self) -> str:
-        """The generated part of the page."""
-        lines = ["", *(f"- {name}: {value}" for name, value in self.machine.items())]
+        """The run in the generated part of the page."""
+        lines = ["", f"## Measured: {self.machine.get('date', 'no date')}", ""]
+        lines += [*(f"- {name}: {value}" for name, value in self.machine.items())]
         busy = f"median {_median(self.others_cores):.2f}, at most {max(self.others_cores, default=0.0):.2f}"
         lines.append(f"- cores kept busy by anything else meanwhile: {busy}")
         lines += [f"- data at {scale}: {_told(rows)}" for scale, rows in self.data.items()]
         lines += [f"- **{warning}**" for warning in self.warnings]
-        for section in dict.fromkeys(row.section for row in self.rows):
+        for section in self.sections:
             lines += ["", f"### {section}", "", *_markdown(_COLUMNS, self._section(section)), ""]
             lines += [f"- {line}" for line in self._cpu(section)]
         if self.memory:
@@ -163,11 +185,16 @@ def throughput_row(
 
 
 def write(report: Report, page: Path, data: Path) -> None:
-    """Replace the generated part of ``page``, leave what people wrote in it, and keep the run as JSON."""
-    data.write_text(report.as_json())
+    """Keep the run as JSON beside earlier ones, less the sections that it measured anew, and put all of them into the
+    generated part of ``page``; what people wrote in it stays."""
+    earlier = json.loads(data.read_text())["runs"] if data.exists() else []
+    kept = [Report.from_content(content).without(report.sections) for content in earlier]
+    runs = [*(run for run in kept if run.rows), report]
+    data.write_text(json.dumps({"runs": [run.content() for run in runs]}, indent=1) + "\n")
     text = page.read_text() if page.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
     before, rest = text.split(BEGIN, 1)
-    page.write_text(f"{before}{BEGIN}\n{report.markdown()}\n{END}{rest.split(END, 1)[1]}")
+    told = "\n".join(run.markdown() for run in runs)
+    page.write_text(f"{before}{BEGIN}\n{told}\n{END}{rest.split(END, 1)[1]}")
 
 
 def machine(cores: int) -> dict[str, Any]:

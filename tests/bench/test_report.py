@@ -39,7 +39,22 @@ def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
     assert "old figures" not in text
     assert "| 16 callers, per s | 5,500 | 5,400 5,600 | 11,000 pgbench | 0.50 | ≥ 5,000 ✓ |" in text
     assert "2 failed, 64 callers: Refused: no" in text
-    assert json.loads(data.read_text())["rows"][0]["ratio"] == 0.5
+    assert json.loads(data.read_text())["runs"][0]["rows"][0]["ratio"] == 0.5
+
+
+def test_a_section_that_is_measured_anew_replaces_itself_alone(tmp_path: Path) -> None:
+    page, data = tmp_path / "benchmarks.md", tmp_path / "benchmarks.json"
+    first = _report()
+    first.rows.append(Row("Commands", "deposits", "per s", 4_000.0))
+    write(first, page, data)
+    later = Report({"processor": "a fast one", "date": "later"})
+    later.rows = [Row("Postings", "16 callers", "per s", 9_000.0)]
+    write(later, page, data)
+    text = page.read_text()
+    assert text.index("| deposits, per s | 4,000 |") < text.index("| 16 callers, per s | 9,000 |")
+    assert "5,500" not in text
+    assert "64 callers" not in text
+    assert [run["machine"]["processor"] for run in json.loads(data.read_text())["runs"]] == ["a slow one", "a fast one"]
 
 
 def test_ten_times_the_data_stands_beside_one_time() -> None:
