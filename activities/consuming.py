@@ -121,7 +121,8 @@ class Consumer:
                     await asyncio.sleep(FOLLOW_SECONDS)
                     continue
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._poll_seconds)
+                    async with asyncio.timeout(self._poll_seconds):
+                        await self._wake.wait()
         finally:
             _leading.labels(self.name).set(0)
             await self._handler.close()

@@ -95,7 +95,8 @@ class Relay:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._poll_seconds)
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._wake.wait()
 
     def _wake_consumers(self) -> None:
         for consumer in self._consumers:

@@ -91,7 +91,8 @@ class Stream:
     async def woken(self, limit_seconds: float) -> bool:
         """Whether it was woken within the limit."""
         try:
-            await asyncio.wait_for(self._woken.wait(), limit_seconds)
+            async with asyncio.timeout(limit_seconds):
+                await self._woken.wait()
         except TimeoutError:
             return False
         return True
@@ -165,7 +166,8 @@ class Streams:
                     continue
                 await asyncio.sleep(LOOK_SECONDS)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._wake.wait()
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)

@@ -85,6 +85,7 @@ class Leadership:
         with suppress(*LOST):
             while not lost.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), BEAT_SECONDS)
+                    async with asyncio.timeout(BEAT_SECONDS):
+                        await lost.wait()
                 await connection.execute("SELECT 1")
         _log.warning("%s: the lock's connection is lost", self._name)

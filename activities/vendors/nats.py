@@ -90,7 +90,8 @@ class NatsPublisher:
         self._jetstream = self._last = None
         if client is not None:
             with suppress(NatsError, OSError, TimeoutError):
-                await asyncio.wait_for(client.close(), CLOSE_SECONDS)
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await client.close()
 
     def _found(self, events: Sequence[Outgoing]) -> list[int]:
         """The sequences of those first events that the stream has already: all up to the one that it has last."""

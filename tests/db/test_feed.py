@@ -8,10 +8,11 @@ from collections import defaultdict
 from uuid import UUID
 
 import psycopg
+import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from activities.relay import Relay
+from activities.relay import BREATH_SECONDS, Relay
 from db.audit import AuditRecord, Origin
 from db.engine import tenant_transaction, transaction
 from db.identity import create_tenant
@@ -189,6 +190,24 @@ async def test_two_relays_share_the_work_without_a_gap(feeds: Feeds) -> None:
 
         await eventually(all_there)
     assert [event.position for event in await feeds.read()] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_relay_that_is_woken_while_it_is_ended_ends(feeds: Feeds, ticks: int) -> None:
+    """However many turns of the loop lie between the two."""
+    relay = Relay(feeds.engine, feeds.url, poll_seconds=FOR_EVER)
+    task = asyncio.create_task(relay.run())
+    told = await feeds.tell("escrow:1")
+    await eventually(lambda: feeds.sees(told))
+    await asyncio.sleep(2 * BREATH_SECONDS)  # it waits to be woken again
+    relay._wake.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5)
+    task.cancel()  # the next test needs none that was left over
+    await asyncio.gather(task, return_exceptions=True)
+    assert done, "it went on working"
 
 
 async def test_a_relay_survives_the_loss_of_its_connections(feeds: Feeds) -> None:

@@ -145,6 +145,14 @@ def timers_are_named(module: Module) -> Iterator[str]:
             yield f"{module.path}:{node.lineno} uses {module.meaning(node)}"
 
 
+def waits_can_be_ended(module: Module) -> Iterator[str]:
+    """No ``asyncio.wait_for``: up to Python 3.11 it forgets a cancellation that meets the end of what it waits for, and
+    a process that was told to stop goes on. ``asyncio.timeout`` does not."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute | ast.Name) and module.meaning(node) == "asyncio.wait_for":
+            yield f"{module.path}:{node.lineno} uses asyncio.wait_for"
+
+
 def exact(module: Module) -> Iterator[str]:
     """No float comes near money: no literal, no ``float``, no true division."""
     if not module.path.startswith(EXACT):

@@ -41,6 +41,14 @@ BOUND: list[tuple[Rule, tuple[str, ...], tuple[Module, ...]]] = [
     ),
     (rules.timers_are_named, ("workflows",), (parse("workflows/x.py", "import asyncio\nasyncio.sleep(1)"),)),
     (
+        rules.waits_can_be_ended,
+        OURS,
+        (
+            parse("db/x.py", "import asyncio\nasync def f(e):\n    await asyncio.wait_for(e.wait(), 1)"),
+            parse("db/x.py", "from asyncio import wait_for as wait\nwait(x, 1)"),
+        ),
+    ),
+    (
         rules.exact,
         ("domain", "db", "activities"),
         (
