@@ -148,8 +148,7 @@ def _range(since: datetime | None, until: datetime | None, width: timedelta) -> 
     first = _EPOCH + (begin - _EPOCH) // width * width
     last = _EPOCH - (_EPOCH - end) // width * width
     if (last - first) // width > BUCKETS_MAX or last - first > RANGE_MAX:
-        message = f"the range has more than {BUCKETS_MAX} intervals, or more than {RANGE_MAX.days} days"
-        raise Refusal("range_too_long", message, field="from")
+        raise Refusal("range_too_long", "the range has more than 1,000 intervals, or more than 366 days", field="from")
     return first, last
 
 

@@ -105,7 +105,7 @@ def _without_outliers(judged: Sequence[Verdict], policy: Policy) -> list[Verdict
         if each.left_out is not None or abs(each.price - middle) <= limit:
             return each
         said = f"an outlier: {price_text(each.price)}, the median is {price_text(middle)}"
-        return replace(each, left_out=said)
+        return replace(each, left_out=said, outlier=True)
 
     return [checked(each) for each in judged]
 
@@ -115,7 +115,7 @@ def _without_quorum(
 ) -> Refreshed:
     """The last good price stands. What valid sources say against it widens its bounds, and never narrows them."""
     sources = len({each.reading.source for each in agreeing})
-    valid = [each for each in verdicts if each.price > 0 and _may_be_true(each)]
+    valid = [each for each in verdicts if each.left_out is None or each.outlier]
     reason = f"no quorum: {sources} of {policy.quorum} sources agree"
     if len(valid) > sources:
         reason += f"; they say {price_text(min(v.price for v in valid))} to {price_text(max(v.price for v in valid))}"
@@ -133,11 +133,6 @@ def _without_quorum(
         reason=reason,
     )
     return Refreshed(price, carried, verdicts, None, changed=not price.says_the_same(before), reason=reason)
-
-
-def _may_be_true(verdict: Verdict) -> bool:
-    """Whether a reading was valid, though nobody else may have said the like."""
-    return verdict.left_out is None or verdict.left_out.startswith("an outlier")
 
 
 def _settled(found: Anchor, policy: Policy, carried: Carried, now: datetime) -> tuple[str | None, Carried]:

@@ -113,6 +113,8 @@ class Verdict:
     #: What it says in dollars, where its unit is something else.
     price: int = 0
     confidence: int = 0
+    #: Whether nothing is wrong with it but that the others say something else.
+    outlier: bool = False
 
     @property
     def low(self) -> int:
