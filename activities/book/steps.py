@@ -25,7 +25,6 @@ from db.engine import transaction
 from db.margin import book, following, parameters
 from db.margin.book import Fence, Superseded
 from db.margin.tables import SHARDS
-from db.outbox import MARGIN_TOPIC
 from domain.margin.market import PRICE_AGE_MAX, ParameterSet, build
 from domain.margin.model import Market
 from domain.margin.rows import Sheet
@@ -221,7 +220,6 @@ class BookActivities:
                     connection,
                     fence,
                     tellings,
-                    topic=MARGIN_TOPIC,
                     at=ground.at,
                     workflow_id=activity.info().workflow_id,
                     details=audit_details(tellings, ground.tick, ground.version),

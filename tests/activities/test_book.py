@@ -211,9 +211,7 @@ async def test_an_older_tick_writes_nothing_after_a_newer_one(desk: Booking) -> 
             await writing.begin(connection, Fence(shards, older, ALWAYS))
     with pytest.raises(Superseded):
         async with transaction(desk.engine) as connection:
-            await writing.write(
-                connection, Fence(shards, older, ALWAYS), [], topic="t", at=now(), workflow_id=None, details={}
-            )
+            await writing.write(connection, Fence(shards, older, ALWAYS), [], at=now(), workflow_id=None, details={})
 
 
 async def test_a_step_of_an_older_tick_leaves_it_to_the_newer_one(desk: Booking) -> None:
