@@ -33,7 +33,7 @@ from kit.clock import now
 #: Accounts that one commit moves.
 BATCH: Final = 2_000
 #: Into how many parts the book is divided unless a setting says otherwise.
-BOOK_GROUPS: Final = 4
+BOOK_GROUPS: Final = 2
 #: Accounts that changed between the read and the write are read again at once, so many times.
 ROUNDS: Final = 3
 #: How often and how long it is waited for transactions that may have looked at accounts with older prices.

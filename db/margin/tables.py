@@ -150,7 +150,7 @@ margin_accounts = Table(
     UniqueConstraint("tenant_id", "account_no"),
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     # A change of an account stays on its page, and touches no other index.
-    Index(None, "changed_in", postgresql_using="brin", postgresql_with={"pages_per_range": 8}),
+    Index(None, "changed_in", postgresql_using="brin", postgresql_with={"pages_per_range": 1}),
     CheckConstraint(
         "warning_bps >= margin_call_bps AND margin_call_bps >= imminent_bps AND warning_bps >= 15000"
         " AND margin_call_bps >= 12000 AND imminent_bps >= 10500 AND warning_bps <= 1000000",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from domain.fixed import PRICE_SCALE, RATIO_SCALE, USD_SCALE, VALUE_UNITS
@@ -100,6 +101,10 @@ class _Line(NamedTuple):
     borrow: str
 
 
+#: Advice of one kind: what comes before the amount, its scale, what comes before what is repaid, its scale, the end.
+_Words: TypeAlias = tuple[str, int, str, int, str]
+
+
 class Sheet:
     """What rows of one market at one instant share. ``price_tick`` is the newest refresh that the market knows of."""
 
@@ -113,6 +118,7 @@ class Sheet:
             f'"parameter_version":{parameter_version},"price_tick":{price_tick},'
             f'"calculated_at":{quoted(at.isoformat())}'
         )
+        self._words: dict[tuple[str, str, str | None, int], _Words] = {}
         self._lines = {asset: _line(terms, at) for asset, terms in market.items()}
 
     def snapshot(
@@ -231,17 +237,25 @@ class Sheet:
 
     def _advised(self, one: Recommendation) -> str:
         action, asset, amount, repay_asset, repay_minor, target, health = one
-        amount_text = format_minor(amount, self.market[asset].scale)
+        words = self._words.get((action, asset, repay_asset, target))
+        if words is None:
+            words = self._words[action, asset, repay_asset, target] = self._worded(one)
+        before, scale, after, repay_scale, end = words
+        text = format_minor(amount, scale)
+        if repay_asset is not None:
+            text = f"{text}{after}{format_minor(repay_minor, repay_scale)}"
+        return f"{before}{text}{end}{_text(ratio(health))}}}"
+
+    def _worded(self, one: Recommendation) -> _Words:
+        """What advice of one kind shares."""
+        action, asset, _, repay_asset, _, target, _ = one
+        before = f'{{"action":"{action}","asset":{quoted(asset)},"amount":"'
+        end = f'","target_health_score":"{format_minor(target, BPS_SCALE)}","resulting_health_score":'
+        scale = self.market[asset].scale
         if repay_asset is None:
-            repays = '"repay_asset":null,"repay_amount":null'
-        else:
-            repay_text = format_minor(repay_minor, self.market[repay_asset].scale)
-            repays = f'"repay_asset":{quoted(repay_asset)},"repay_amount":"{repay_text}"'
-        return (
-            f'{{"action":"{action}","asset":{quoted(asset)},"amount":"{amount_text}",{repays},'
-            f'"target_health_score":"{format_minor(target, BPS_SCALE)}",'
-            f'"resulting_health_score":{_text(ratio(health))}}}'
-        )
+            return before, scale, "", 0, f'","repay_asset":null,"repay_amount":null{end[1:]}'
+        after = f'","repay_asset":{quoted(repay_asset)},"repay_amount":"'
+        return before, scale, after, self.market[repay_asset].scale, end
 
 
 def _borrowing(valuation: Valuation, borrow_usd: str) -> str:
@@ -290,8 +304,13 @@ def _line(terms: AssetTerms, at: datetime) -> _Line:
 
 def said(raised: Raised, health: str | None) -> tuple[str, str]:
     """The threshold of an event, and its message."""
-    threshold = format_minor(raised.threshold_bps, BPS_SCALE)
+    threshold = _threshold(raised.threshold_bps)
     return threshold, _message(raised, health, threshold)
+
+
+@lru_cache(maxsize=256)
+def _threshold(bps: int) -> str:
+    return format_minor(bps, BPS_SCALE)
 
 
 def _message(raised: Raised, health: str | None, threshold: str) -> str:

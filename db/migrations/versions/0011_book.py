@@ -60,7 +60,7 @@ COMMENT ON COLUMN margin_audit_findings.recorded_at IS 'database clock';
 #: are made in place and touch no other index.
 ROOM = """
 DROP INDEX margin_accounts_changed_in_idx;
-CREATE INDEX margin_accounts_changed_in_idx ON margin_accounts USING brin (changed_in) WITH (pages_per_range = 8);
+CREATE INDEX margin_accounts_changed_in_idx ON margin_accounts USING brin (changed_in) WITH (pages_per_range = 1);
 ALTER TABLE margin_accounts SET (fillfactor = 70);
 -- A snapshot is some two kilobytes: to compress it costs more than it saves.
 ALTER TABLE margin_health_snapshots SET (toast_tuple_target = 8160);
