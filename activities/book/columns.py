@@ -1,13 +1,14 @@
 """A part of the book in memory: accounts as rows of columns, an amount twice, as a float to screen and exact to decide.
 
 Rows of one table have the same number of places for collateral and for debt, so that a table is screened by a few long
-vector operations. An account with more positions than the widest table has, or with an amount that two halves do not
-hold, is kept whole in ``Columns.always`` and decided exactly at every tick; nothing is refused.
+vector operations; where many accounts hold the same assets, they have a table in which a place is one asset's. An
+account with more positions than the widest table has, or with an amount that two halves do not hold, is kept whole in
+``Columns.always`` and decided exactly at every tick; nothing is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
@@ -37,6 +38,9 @@ KINDS: Final[tuple[tuple[Side, Origin], ...]] = (
 BORROW_KIND: Final = 2
 #: The code of a place without a position.
 NOTHING: Final = 0
+#: So many accounts that hold the same get a table of their own; what wider ones hold is not compared.
+FLOOR: Final = 4_096
+COMPARED: Final = 8
 
 #: No instant: what was never told. In microseconds since 2000, as Postgres has them.
 NEVER: Final = -(2**63)
@@ -58,7 +62,8 @@ HEAD: Final = np.dtype(
     ]
 )
 
-Key: TypeAlias = tuple[int, int]
+#: Places for collateral, places for debt; then, where all rows of a table hold the same, the code of each place.
+Key: TypeAlias = tuple[int, ...]
 #: A row of a table of a ``Columns``.
 Place: TypeAlias = tuple[Key, int]
 
@@ -116,7 +121,7 @@ class Table:
 
     def __init__(self, key: Key, capacity: int = 64) -> None:
         self.key = key
-        self.places = sum(key)
+        self.places = key[0] + key[1]
         self.used = 0
         self.free: list[int] = []
         self.head = np.zeros(capacity, HEAD)
@@ -280,18 +285,43 @@ class Columns:
                 continue
             key = (WIDTHS[one // 64], WIDTHS[one % 64])
             mine = np.flatnonzero(kind == one)
-            table = self._table(key, len(mine))
-            rows = table.take(len(mine))
-            row_of[mine] = rows
-            table.head[rows] = fetched.heads[mine]
-            places[mine] = (self._keys.index(key) << 48) + rows
+            row_of[mine] = np.arange(len(mine))
             theirs = np.flatnonzero((kind == one)[fetched.owner]) if len(mine) < count else np.arange(len(slot))
             at = slot[theirs] + np.where(borrows[theirs], key[0], 0), row_of[fetched.owner[theirs]]
-            table.codes[at] = fetched.codes[theirs]
-            table.high[at], table.low[at] = fetched.high[theirs], fetched.low[theirs]
-            table.amounts[at] = fetched.high[theirs] * float(HALF) + fetched.low[theirs]
-            written.append((key, rows))
+            shape = (key[0] + key[1], len(mine))
+            codes, high, low = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+            codes[at], high[at], low[at] = fetched.codes[theirs], fetched.high[theirs], fetched.low[theirs]
+            for full, some in self._alike(key, codes):
+                table = self._table(full, len(some))
+                rows = table.take(len(some))
+                table.head[rows] = fetched.heads[mine[some]]
+                places[mine[some]] = (self._keys.index(full) << 48) + rows
+                table.codes[:, rows], table.high[:, rows] = codes[:, some], high[:, some]
+                table.low[:, rows] = low[:, some]
+                table.amounts[:, rows] = high[:, some] * float(HALF) + low[:, some]
+                written.append((full, rows))
         return written, places
+
+    def _alike(self, key: Key, codes: Ints) -> Iterator[tuple[Key, Ints]]:
+        """Divide accounts with the same places by what they hold: tables of their own for many, one for all others."""
+        places, count = codes.shape
+        base = int(codes.max(initial=0)) + 1
+        if not places or places > COMPARED or base**places >= 2**62:
+            yield key, np.arange(count)
+            return
+        packed = np.zeros(count, np.int64)
+        for place in codes:
+            packed = packed * base + place
+        others = np.ones(count, np.bool_)
+        found, firsts, counts = np.unique(packed, return_index=True, return_counts=True)
+        for one, first, many in zip(found.tolist(), firsts.tolist(), counts.tolist(), strict=True):
+            full = (*key, *codes[:, first].tolist())
+            if many >= FLOOR or full in self.tables:
+                same = packed == one
+                others &= ~same
+                yield full, np.flatnonzero(same)
+        if others.any():
+            yield key, np.flatnonzero(others)
 
     def _table(self, key: Key, wanted: int) -> Table:
         if key not in self.tables:

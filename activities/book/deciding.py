@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,21 +24,18 @@ from activities.book.columns import (
     Key,
     Whole,
 )
+from activities.book.lines import Lines
 from activities.book.screen import Candidates, set_windows
 from db.margin.book import Move, Telling
-from domain.ids import uuid7
-from domain.margin.advice import hold, main_recommendations
 from domain.margin.health import health_factor, is_below, settled_level, value
 from domain.margin.model import LIQUIDATION_BPS, Level, Levels, Market, Position
-from domain.margin.rows import Sheet, ratio, subject_of
-from domain.margin.telling import ALARMS, COOLDOWNS, AccountState, tell
+from domain.margin.rows import Sheet
+from domain.margin.telling import ALARMS, COOLDOWNS, AccountState, tell_level
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-CAUSE: Final = "tick"
 #: Rows whose columns are taken out of their table at a time.
 _SLICE: Final = 4_096
-_IDS: Final = 1_024
 
 LEVELS: Final = tuple(Level)
 
@@ -80,13 +75,12 @@ class Judge:
 
     def __init__(self, columns: Columns, sheet: Sheet) -> None:
         self._columns = columns
-        self._sheet = sheet
         self._market: Market = sheet.market
         self._at = sheet.at
         self._now = microseconds(sheet.at)
         self._levels: dict[tuple[int, int, int], Levels] = {}
-        self._stamp = uuid7(sheet.at, bytes(10)).int
-        self._random: Iterator[int] = iter(())
+        self._lines = Lines(sheet)
+        self._instants: dict[int, datetime] = {}
         self._kinds = [None, *((side, symbol, origin) for symbol in columns.symbols for side, origin in KINDS)]
         self._valued = [True, *(symbol in self._market for symbol in columns.symbols for _ in KINDS)]
 
@@ -143,14 +137,6 @@ class Judge:
                     tuple(positions),
                 )
 
-    def _new_id(self) -> UUID:
-        """A UUIDv7 of the judge's instant; chance comes by the thousand."""
-        chance = next(self._random, None)
-        if chance is None:
-            self._random = iter(struct.unpack(f"<{2 * _IDS}Q", os.urandom(16 * _IDS)))
-            chance = next(self._random)
-        return UUID(int=self._stamp | (chance & 0xFFF) << 64 | next(self._random) & (1 << 62) - 1)
-
     def _levels_of(self, bps: list[int]) -> Levels:
         found = self._levels.get(key := (bps[0], bps[1], bps[2]))
         if found is None:
@@ -165,38 +151,37 @@ class Judge:
             decided.steady.append(account.row)
             decided.held += not valuation.confirmed and is_below(valuation.weighted, valuation.debt, LIQUIDATION_BPS)
             return
-        told_at = {LEVELS[n]: instant(at) for n, at in enumerate(account.told_at, start=1) if at != NEVER}
-        after, raised = tell(AccountState(levels, told, told_at), valuation, self._at)
+        after, raised = tell_level(AccountState(levels, told, self._told_at(account.told_at)), level, self._at)
         if raised is None:
             due = account.told_at[level - 1] + COOLDOWNS[ALARMS[level][1]] // _MICROSECOND
             decided.waiting[account.row] = level, due
             return
-        sheet = self._sheet
-        tenant = self._columns.tenants[account.tenant]
-        user = self._columns.user(account.user) if isinstance(account.user, int) else account.user
-        held = hold(account.positions, self._market)
-        snapshot = sheet.snapshot(
-            tenant,
-            self._new_id(),
-            user,
-            account.positions,
-            held,
-            valuation,
-            levels,
-            previous_health=account.health,
-            cause=CAUSE,
-            advised=main_recommendations(held, valuation, levels),
-        )
-        event, data = sheet.event(self._new_id(), snapshot, raised)
+        told_then = after.told_at
         move = Move(
             account.number,
             account.version,
-            int(after.told),
-            tuple(after.told_at.get(each) for each in LEVELS[1:]),
-            ratio(health_factor(valuation.weighted, valuation.debt)),
+            level.value,
+            tuple(
+                None if (when := told_then.get(each)) is None else self._now if when is self._at else before
+                for each, before in zip(LEVELS[1:], account.told_at, strict=True)
+            ),
+            health_factor(valuation.weighted, valuation.debt),
         )
-        decided.tellings.append(Telling(move, snapshot, event, event.event_type, subject_of(user), data))
+        user = self._columns.user(account.user) if isinstance(account.user, int) else account.user
+        tenant = self._columns.tenants[account.tenant]
+        decided.tellings.append(
+            self._lines.telling(move, tenant, user, account.health, account.positions, valuation, levels, raised)
+        )
         decided.rows.append(account.row)
+
+    def _told_at(self, told_at: list[int]) -> dict[Level, datetime]:
+        """When each level was told; many accounts were told at one instant."""
+        found: dict[Level, datetime] = {}
+        for level, at in zip(LEVELS[1:], told_at, strict=True):
+            if at != NEVER:
+                when = self._instants.get(at)
+                found[level] = when if when is not None else self._instants.setdefault(at, instant(at))
+        return found
 
 
 def _of_whole(whole: Whole) -> Account:
@@ -218,7 +203,7 @@ def audit_details(tellings: Sequence[Telling], tick: int, version: int) -> dict[
     """What each tenant's audit record says of a batch: how many of its accounts were told what."""
     counts: dict[UUID, Counter[str]] = {}
     for telling in tellings:
-        counts.setdefault(telling.snapshot.tenant_id, Counter())[telling.type] += 1
+        counts.setdefault(telling.tenant, Counter())[telling.type] += 1
     return {
         tenant: json.dumps({"price_tick": tick, "parameter_version": version, "told": dict(sorted(told.items()))})
         for tenant, told in counts.items()
@@ -233,8 +218,8 @@ def settle(columns: Columns, decided: Decided, moved: set[int]) -> None:
             whole = columns.always.get(move.account)
             if whole is not None and move.account in moved:
                 whole.told, whole.version = move.told, move.version + 1
-                whole.told_at = [NEVER if at is None else microseconds(at) for at in move.told_at]
-                whole.health = None if move.health is None else scaled(move.health)
+                whole.told_at = [NEVER if at is None else at for at in move.told_at]
+                whole.health = move.health
         return
     table = columns.tables[decided.key]
     if decided.steady:
@@ -246,25 +231,17 @@ def settle(columns: Columns, decided: Decided, moved: set[int]) -> None:
     kept = [
         (row, move, health)
         for row, (move, *_) in zip(decided.rows, decided.tellings, strict=True)
-        if move.account in moved and (health := NO_HEALTH if move.health is None else scaled(move.health)) < EXACT_BELOW
+        if move.account in moved and (health := NO_HEALTH if move.health is None else move.health) < EXACT_BELOW
     ]
     if not kept:
         return
     rows = np.array([row for row, _, _ in kept], np.int64)
     table.head["told"][rows] = [move.told for _, move, _ in kept]
     table.head["version"][rows] = [move.version + 1 for _, move, _ in kept]
-    table.head["told_at"][rows] = [
-        [NEVER if at is None else microseconds(at) for at in move.told_at] for _, move, _ in kept
-    ]
+    table.head["told_at"][rows] = [[NEVER if at is None else at for at in move.told_at] for _, move, _ in kept]
     table.head["health_high"][rows] = [health // HALF if health > 0 else 0 for _, _, health in kept]
     table.head["health_low"][rows] = [health % HALF if health > 0 else health for _, _, health in kept]
     set_windows(table, rows)
-
-
-def scaled(health: str) -> int:
-    """A health factor's text as its integer in 1e-18."""
-    integer, _, fraction = health.partition(".")
-    return int(integer + fraction.ljust(18, "0"))
 
 
 def microseconds(at: datetime) -> int:

@@ -44,7 +44,7 @@ from domain.money import BASIS_POINTS
 
 GUARD: Final = 2.0**-40
 #: Rows per step: what a step reads and writes stays in the processor's cache.
-CHUNK: Final = 32_768
+CHUNK: Final = 16_384
 
 
 class Weights(NamedTuple):
@@ -95,6 +95,7 @@ def _screened(table: Table, counted: Floats) -> Ints:
         return np.flatnonzero(table.above[: table.used] < np.inf)
     found: list[Ints] = []
     owns, owes, scratch = (np.empty(CHUNK) for _ in range(3))
+    outsides, betters = (np.empty(CHUNK, np.bool_) for _ in range(2))
     with np.errstate(invalid="ignore"):
         for begin in range(0, table.used, CHUNK):
             end = min(begin + CHUNK, table.used)
@@ -104,12 +105,13 @@ def _screened(table: Table, counted: Floats) -> Ints:
             _sum(table, range(collateral, table.places), part, counted, owe, term)
             np.multiply(table.below[part], owe, out=term)
             np.add(term, table.slack[part], out=term)
-            outside = np.less(own, term)
+            outside, better = outsides[:size], betters[:size]
+            np.less(own, term, out=outside)
             np.multiply(table.above[part], owe, out=term)
-            np.logical_or(outside, np.greater_equal(own, term), out=outside)
-            rows = np.flatnonzero(outside)
-            if len(rows):
-                found.append(rows + begin)
+            np.greater_equal(own, term, out=better)
+            np.logical_or(outside, better, out=outside)
+            if outside.any():
+                found.append(np.flatnonzero(outside) + begin)
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
@@ -117,11 +119,15 @@ def _sum(table: Table, places: range, part: slice, counted: Floats, out: Floats,
     """The places' values of some rows, added up."""
     if not places:
         out.fill(0.0)
+    codes = table.key[2:]
     for number, place in enumerate(places):
         into = term if number else out
-        # Codes are within bounds by construction; to clip them spares the copy that a check would need.
-        np.take(counted, table.codes[place, part], out=into, mode="clip")
-        np.multiply(into, table.amounts[place, part], out=into)
+        if codes:
+            np.multiply(table.amounts[place, part], counted[codes[place]], out=into)
+        else:
+            # Codes are within bounds by construction; to clip them spares the copy that a check would need.
+            np.take(counted, table.codes[place, part], out=into, mode="clip")
+            np.multiply(into, table.amounts[place, part], out=into)
         if number:
             np.add(out, term, out=out)
 

@@ -25,7 +25,6 @@ from db.engine import transaction
 from db.margin import book, following, parameters
 from db.margin.book import Fence, Superseded
 from db.margin.tables import SHARDS
-from db.outbox import MARGIN_TOPIC
 from domain.margin.market import PRICE_AGE_MAX, ParameterSet, build
 from domain.margin.model import Market
 from domain.margin.rows import Sheet
@@ -34,7 +33,7 @@ from kit.clock import now
 #: Accounts that one commit moves.
 BATCH: Final = 2_000
 #: Into how many parts the book is divided unless a setting says otherwise.
-BOOK_GROUPS: Final = 4
+BOOK_GROUPS: Final = 2
 #: Accounts that changed between the read and the write are read again at once, so many times.
 ROUNDS: Final = 3
 #: How often and how long it is waited for transactions that may have looked at accounts with older prices.
@@ -221,7 +220,6 @@ class BookActivities:
                     connection,
                     fence,
                     tellings,
-                    topic=MARGIN_TOPIC,
                     at=ground.at,
                     workflow_id=activity.info().workflow_id,
                     details=audit_details(tellings, ground.tick, ground.version),

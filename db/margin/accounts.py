@@ -71,8 +71,8 @@ _SNAPSHOT = text(
         recommendations, borrowing, parameter_version, price_tick, cause, calculated_at)
     VALUES (:tenant_id, :snapshot_id, :user_id, CAST(:health_score AS numeric), CAST(:previous_health_score AS numeric),
         :status, CAST(:total_collateral_usd AS numeric), CAST(:total_borrow_usd AS numeric),
-        CAST(:collateral_breakdown AS jsonb), CAST(:borrow_breakdown AS jsonb),
-        CAST(:liquidation_price_drop_percent AS numeric), CAST(:recommendations AS jsonb), CAST(:borrowing AS jsonb),
+        CAST(:collateral_breakdown AS json), CAST(:borrow_breakdown AS json),
+        CAST(:liquidation_price_drop_percent AS numeric), CAST(:recommendations AS json), CAST(:borrowing AS json),
         :parameter_version, :price_tick, :cause, :calculated_at)
     """
 )
@@ -83,7 +83,7 @@ _EVENT = text(
         previous_health_score, threshold_breached, message, recommendations, collateral_usd, borrow_usd)
     VALUES (:tenant_id, :event_id, :snapshot_id, :user_id, :event_type, :severity, CAST(:health_score AS numeric),
         CAST(:previous_health_score AS numeric), CAST(:threshold_breached AS numeric), :message,
-        CAST(:recommendations AS jsonb), CAST(:collateral_usd AS numeric), CAST(:borrow_usd AS numeric))
+        CAST(:recommendations AS json), CAST(:collateral_usd AS numeric), CAST(:borrow_usd AS numeric))
     """
 )
 

@@ -49,7 +49,7 @@ SELECT p.account_no,
     (1 + (array_position('{{{symbols}}}'::text[], p.asset) - 1) * 3
         + CASE WHEN p.side = 'borrow' THEN 2 WHEN p.origin = 'escrow' THEN 1 ELSE 0 END)::smallint,
     {amount}
-FROM margin_positions p JOIN margin_accounts a USING (tenant_id, account_no) WHERE {which}
+FROM margin_positions p JOIN margin_accounts a USING (account_no) WHERE {which}
 """
 
 _ODD_HEADS = text(

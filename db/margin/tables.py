@@ -28,7 +28,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
 from db.columns import METADATA, instant, minor, recorded_at, tenant_id
@@ -150,7 +150,7 @@ margin_accounts = Table(
     UniqueConstraint("tenant_id", "account_no"),
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     # A change of an account stays on its page, and touches no other index.
-    Index(None, "changed_in", postgresql_using="brin", postgresql_with={"pages_per_range": 8}),
+    Index(None, "changed_in", postgresql_using="brin", postgresql_with={"pages_per_range": 1}),
     CheckConstraint(
         "warning_bps >= margin_call_bps AND margin_call_bps >= imminent_bps AND warning_bps >= 15000"
         " AND margin_call_bps >= 12000 AND imminent_bps >= 10500 AND warning_bps <= 1000000",
@@ -189,24 +189,25 @@ margin_health_snapshots = Table(
     _usd("total_borrow_usd"),
     Column(
         "collateral_breakdown",
-        JSONB,
+        JSON,
         nullable=False,
         comment="each asset with its amount, price, value and threshold",
     ),
-    Column("borrow_breakdown", JSONB, nullable=False, comment="each asset with its amount, price and value"),
+    Column("borrow_breakdown", JSON, nullable=False, comment="each asset with its amount, price and value"),
     Column(
         "liquidation_price_drop_percent",
         Numeric,
         comment="how far all collateral may fall together until liquidation; null without debt",
     ),
-    Column("recommendations", JSONB, nullable=False, comment="exact amounts that lead back to a target health"),
-    Column("borrowing", JSONB, nullable=False, comment="what could be borrowed, and why not"),
+    Column("recommendations", JSON, nullable=False, comment="exact amounts that lead back to a target health"),
+    Column("borrowing", JSON, nullable=False, comment="what could be borrowed, and why not"),
     Column("parameter_version", Integer, nullable=False, comment="what assets counted for"),
     Column("price_tick", BigInteger, nullable=False, comment="the newest refresh that it knew of"),
     Column("cause", Text, nullable=False, comment="check, settlement, account or tick"),
     instant("calculated_at"),
     _created_at(),
     PrimaryKeyConstraint("tenant_id", "snapshot_id"),
+    # Stated and not enforced, as those of the events: whoever writes holds the account's row.
     ForeignKeyConstraint(["tenant_id", "user_id"], ["margin_accounts.tenant_id", "margin_accounts.user_id"]),
     ForeignKeyConstraint(["parameter_version"], ["margin_parameter_versions.version"]),
     Index(None, "tenant_id", "user_id", "snapshot_id"),
@@ -236,7 +237,7 @@ margin_events = Table(
         comment="the health factor that was crossed, down or up",
     ),
     Column("message", Text, nullable=False),
-    Column("recommendations", JSONB, nullable=False, comment="exact amounts that lead back to a target health"),
+    Column("recommendations", JSON, nullable=False, comment="exact amounts that lead back to a target health"),
     _usd("collateral_usd"),
     _usd("borrow_usd"),
     Column(

@@ -140,8 +140,7 @@ def hold(positions: Iterable[Position], market: Market) -> Holdings:
             continue
         declared = amount if origin is _DECLARED else 0
         holding = Holding(terms, amount, declared, amount * terms.mid // unit, (amount,))
-        other = owned.get(asset)
-        owned[asset] = holding if other is None else _together(holding, other)
+        owned[asset] = _together(holding, owned[asset]) if asset in owned else holding
     return Holdings(owned, owed)
 
 

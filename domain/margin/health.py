@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from domain.fixed import RATIO_ONE, value_ceil, value_floor
+from domain.fixed import RATIO_ONE, VALUE_UNITS
 from domain.margin.model import LIQUIDATION_BPS, Level, Levels, Market, Position, Side
 from domain.money import BASIS_POINTS
 
@@ -41,15 +41,19 @@ def value(positions: Iterable[Position], market: Market) -> Valuation:
     confirmed = True
     for side, asset, amount, _ in positions:
         terms = market[asset]
-        confirmed = confirmed and terms.confirmed
+        mid, unit = terms.mid, VALUE_UNITS[terms.scale]
+        if not terms.confirmed:
+            confirmed = False
         if side is _COLLATERAL:
-            worth = value_floor(amount, terms.mid, terms.scale)
+            worth = amount * mid // unit
             collateral += worth
             weighted += worth * terms.parameters.liquidation_threshold_bps
-            capacity += value_floor(amount, terms.low, terms.scale) * terms.parameters.ltv_bps
+            low = worth if terms.low == mid else amount * terms.low // unit
+            capacity += low * terms.parameters.ltv_bps
         else:
-            debt += value_ceil(amount, terms.mid, terms.scale)
-            debt_high += value_ceil(amount, terms.high, terms.scale)
+            worth = -(-amount * mid // unit)
+            debt += worth
+            debt_high += worth if terms.high == mid else -(-amount * terms.high // unit)
     return Valuation(collateral, debt, weighted, capacity, debt_high, confirmed)
 
 

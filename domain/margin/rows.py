@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from domain.fixed import PRICE_SCALE, RATIO_SCALE, USD_SCALE, VALUE_UNITS
@@ -31,6 +32,7 @@ from domain.money import format_minor
 BPS_SCALE = 4
 SUBJECT_PREFIX = "margin:"
 _COLLATERAL, _DECLARED = Side.COLLATERAL, Origin.DECLARED
+_NOTHING = format_minor(0, USD_SCALE)
 _STATUS = {level: str(level.status) for level in Level}
 
 
@@ -74,6 +76,20 @@ class EventRow(NamedTuple):
     borrow_usd: str
 
 
+class Findings(NamedTuple):
+    """What a look at an account found, as text: numbers, and JSON for breakdowns, advice and what may be borrowed."""
+
+    health: str | None
+    status: str
+    collateral_usd: str
+    borrow_usd: str
+    collateral: str
+    borrow: str
+    drop: str | None
+    advice: str
+    borrowing: str
+
+
 class _Line(NamedTuple):
     """One asset's part of a breakdown: what comes before the amount of a position."""
 
@@ -85,6 +101,10 @@ class _Line(NamedTuple):
     borrow: str
 
 
+#: Advice of one kind: what comes before the amount, its scale, what comes before what is repaid, its scale, the end.
+_Words: TypeAlias = tuple[str, int, str, int, str]
+
+
 class Sheet:
     """What rows of one market at one instant share. ``price_tick`` is the newest refresh that the market knows of."""
 
@@ -93,7 +113,12 @@ class Sheet:
         self.parameter_version = parameter_version
         self.price_tick = price_tick
         self.at = at
-        self._at = quoted(at.isoformat())
+        #: What the data of every event ends with.
+        self.shared = (
+            f'"parameter_version":{parameter_version},"price_tick":{price_tick},'
+            f'"calculated_at":{quoted(at.isoformat())}'
+        )
+        self._words: dict[tuple[str, str, str | None, int], _Words] = {}
         self._lines = {asset: _line(terms, at) for asset, terms in market.items()}
 
     def snapshot(
@@ -112,33 +137,54 @@ class Sheet:
     ) -> SnapshotRow:
         """The snapshot of an account whose ``holdings`` are its positions by asset. ``previous_health`` is the health
         (1e-18) of the snapshot before."""
-        collateral, borrow = self.breakdowns(positions, liquidation_prices(holdings, valuation))
-        drop = liquidation_price_drop(valuation)
+        found = self.findings(positions, holdings, valuation, levels, advised)
         return SnapshotRow(
             tenant_id,
             snapshot_id,
             user_id,
-            ratio(health_factor(valuation.weighted, valuation.debt)),
+            found.health,
             ratio(previous_health),
-            _STATUS[level_of(valuation.weighted, valuation.debt, levels)],
-            format_minor(valuation.collateral, USD_SCALE),
-            format_minor(valuation.debt, USD_SCALE),
-            collateral,
-            borrow,
-            None if drop is None else format_minor(drop, PERCENT_SCALE),
-            self._advice(advised),
-            _borrowing(valuation),
+            found.status,
+            found.collateral_usd,
+            found.borrow_usd,
+            found.collateral,
+            found.borrow,
+            found.drop,
+            found.advice,
+            found.borrowing,
             self.parameter_version,
             self.price_tick,
             cause,
             self.at,
         )
 
+    def findings(
+        self,
+        positions: Sequence[Position],
+        holdings: Holdings,
+        valuation: Valuation,
+        levels: Levels,
+        advised: Sequence[Recommendation],
+    ) -> Findings:
+        """What a look at an account found; its ``holdings`` are its positions by asset."""
+        collateral, borrow = self.breakdowns(positions, holdings, liquidation_prices(holdings, valuation))
+        drop = liquidation_price_drop(valuation)
+        borrow_usd = format_minor(valuation.debt, USD_SCALE)
+        return Findings(
+            ratio(health_factor(valuation.weighted, valuation.debt)),
+            _STATUS[level_of(valuation.weighted, valuation.debt, levels)],
+            format_minor(valuation.collateral, USD_SCALE),
+            borrow_usd,
+            collateral,
+            borrow,
+            None if drop is None else format_minor(drop, PERCENT_SCALE),
+            f"[{','.join(map(self._advised, advised))}]" if advised else "[]",
+            _borrowing(valuation, borrow_usd),
+        )
+
     def event(self, event_id: UUID, snapshot: SnapshotRow, raised: Raised) -> tuple[EventRow, str]:
         """The event of a snapshot, and its data in the feed as JSON."""
-        threshold = format_minor(raised.threshold_bps, BPS_SCALE)
-        advice = snapshot.recommendations
-        message = _message(raised, snapshot.health_score, threshold)
+        threshold, message = said(raised, snapshot.health_score)
         row = EventRow(
             snapshot.tenant_id,
             event_id,
@@ -150,7 +196,7 @@ class Sheet:
             snapshot.previous_health_score,
             threshold,
             message,
-            advice,
+            snapshot.recommendations,
             snapshot.total_collateral_usd,
             snapshot.total_borrow_usd,
         )
@@ -158,54 +204,68 @@ class Sheet:
             f'{{"user_id":{quoted(row.user_id)},"severity":"{row.severity}","status":"{snapshot.status}",'
             f'"health_score":{_text(row.health_score)},"previous_health_score":{_text(row.previous_health_score)},'
             f'"threshold_breached":"{threshold}","message":"{message}","collateral_usd":"{row.collateral_usd}",'
-            f'"borrow_usd":"{row.borrow_usd}","recommendations":{advice},"snapshot_id":"{row.snapshot_id}",'
-            f'"parameter_version":{self.parameter_version},"price_tick":{self.price_tick},"calculated_at":{self._at}}}'
+            f'"borrow_usd":"{row.borrow_usd}","recommendations":{row.recommendations},'
+            f'"snapshot_id":"{row.snapshot_id}",{self.shared}}}'
         )
         return row, data
 
     def breakdowns(
-        self, positions: Sequence[Position], prices: Mapping[str, LiquidationPrice | None]
+        self, positions: Sequence[Position], holdings: Holdings, prices: Mapping[str, LiquidationPrice | None]
     ) -> tuple[str, str]:
         """Both sides of an account as JSON lists: each position with the price used, and where it liquidates."""
         collateral: list[str] = []
         borrow: list[str] = []
+        owned, owed = holdings
         for side, asset, amount, origin in positions:
             mid, scale, unit, declared, escrow, borrowed = self._lines[asset]
             written = format_minor(amount, scale)
-            ends = _liquidation(prices[asset])
-            if side is _COLLATERAL:
-                worth = format_minor(amount * mid // unit, USD_SCALE)
-                before = declared if origin is _DECLARED else escrow
-                collateral.append(f'{before}"amount":"{written}","value_usd":"{worth}",{ends}}}')
+            price = prices[asset]
+            if price is None:
+                ends = '"liquidation_price":null,"liquidation_when":null}'
+            elif price.below:
+                ends = f'"liquidation_price":"{format_minor(price.price, PRICE_SCALE)}","liquidation_when":"below"}}'
             else:
-                worth = format_minor(-(-amount * mid // unit), USD_SCALE)
-                borrow.append(f'{borrowed}"amount":"{written}","value_usd":"{worth}",{ends}}}')
+                ends = f'"liquidation_price":"{format_minor(price.price, PRICE_SCALE)}","liquidation_when":"above"}}'
+            if side is _COLLATERAL:
+                whole = owned[asset]
+                worth = format_minor(whole.worth if len(whole.parts) == 1 else amount * mid // unit, USD_SCALE)
+                before = declared if origin is _DECLARED else escrow
+                collateral.append(f'{before}{written}","value_usd":"{worth}",{ends}')
+            else:
+                borrow.append(f'{borrowed}{written}","value_usd":"{format_minor(owed[asset].worth, USD_SCALE)}",{ends}')
         return f"[{','.join(collateral)}]", f"[{','.join(borrow)}]"
-
-    def _advice(self, advised: Sequence[Recommendation]) -> str:
-        return f"[{','.join(map(self._advised, advised))}]"
 
     def _advised(self, one: Recommendation) -> str:
         action, asset, amount, repay_asset, repay_minor, target, health = one
-        amount_text = format_minor(amount, self.market[asset].scale)
+        words = self._words.get((action, asset, repay_asset, target))
+        if words is None:
+            words = self._words[action, asset, repay_asset, target] = self._worded(one)
+        before, scale, after, repay_scale, end = words
+        text = format_minor(amount, scale)
+        if repay_asset is not None:
+            text = f"{text}{after}{format_minor(repay_minor, repay_scale)}"
+        return f"{before}{text}{end}{_text(ratio(health))}}}"
+
+    def _worded(self, one: Recommendation) -> _Words:
+        """What advice of one kind shares."""
+        action, asset, _, repay_asset, _, target, _ = one
+        before = f'{{"action":"{action}","asset":{quoted(asset)},"amount":"'
+        end = f'","target_health_score":"{format_minor(target, BPS_SCALE)}","resulting_health_score":'
+        scale = self.market[asset].scale
         if repay_asset is None:
-            repays = '"repay_asset":null,"repay_amount":null'
-        else:
-            repay_text = format_minor(repay_minor, self.market[repay_asset].scale)
-            repays = f'"repay_asset":{quoted(repay_asset)},"repay_amount":"{repay_text}"'
-        return (
-            f'{{"action":"{action}","asset":{quoted(asset)},"amount":"{amount_text}",{repays},'
-            f'"target_health_score":"{format_minor(target, BPS_SCALE)}",'
-            f'"resulting_health_score":{_text(ratio(health))}}}'
-        )
+            return before, scale, "", 0, f'","repay_asset":null,"repay_amount":null{end[1:]}'
+        after = f'","repay_asset":{quoted(repay_asset)},"repay_amount":"'
+        return before, scale, after, self.market[repay_asset].scale, end
 
 
-def _borrowing(valuation: Valuation) -> str:
+def _borrowing(valuation: Valuation, borrow_usd: str) -> str:
     capacity, debt, available, obstacle = borrowing(valuation)
+    debt_usd = borrow_usd if debt == valuation.debt else format_minor(debt, USD_SCALE)
+    available_usd = format_minor(available, USD_SCALE) if available else _NOTHING
     why = 'true,"reason":null' if obstacle is None else f'false,"reason":"{obstacle}"'
     return (
-        f'{{"capacity_usd":"{format_minor(capacity, USD_SCALE)}","debt_usd":"{format_minor(debt, USD_SCALE)}",'
-        f'"available_usd":"{format_minor(available, USD_SCALE)}","allowed":{why}}}'
+        f'{{"capacity_usd":"{format_minor(capacity, USD_SCALE)}","debt_usd":"{debt_usd}",'
+        f'"available_usd":"{available_usd}","allowed":{why}}}'
     )
 
 
@@ -236,19 +296,21 @@ def _line(terms: AssetTerms, at: datetime) -> _Line:
         terms.mid,
         terms.scale,
         VALUE_UNITS[terms.scale],
-        f'{collateral},"origin":"{Origin.DECLARED}",',
-        f'{collateral},"origin":"{Origin.ESCROW}",',
-        f"{borrow},",
+        f'{collateral},"origin":"{Origin.DECLARED}","amount":"',
+        f'{collateral},"origin":"{Origin.ESCROW}","amount":"',
+        f'{borrow},"amount":"',
     )
 
 
-def _liquidation(price: LiquidationPrice | None) -> str:
-    if price is None:
-        return '"liquidation_price":null,"liquidation_when":null'
-    return (
-        f'"liquidation_price":"{format_minor(price.price, PRICE_SCALE)}",'
-        f'"liquidation_when":"{"below" if price.below else "above"}"'
-    )
+def said(raised: Raised, health: str | None) -> tuple[str, str]:
+    """The threshold of an event, and its message."""
+    threshold = _threshold(raised.threshold_bps)
+    return threshold, _message(raised, health, threshold)
+
+
+@lru_cache(maxsize=256)
+def _threshold(bps: int) -> str:
+    return format_minor(bps, BPS_SCALE)
 
 
 def _message(raised: Raised, health: str | None, threshold: str) -> str:

@@ -63,8 +63,14 @@ def tell(state: AccountState, valuation: Valuation, at: datetime) -> tuple[Accou
     it was told, so that the next look tells it. To tell a level forgets when lower ones were told: what gets worse
     after an escalation's end is told at once.
     """
+    confirmed = valuation.confirmed
+    level = settled_level(state.told, valuation.weighted, valuation.debt, state.levels, confirmed=confirmed)
+    return tell_level(state, level, at)
+
+
+def tell_level(state: AccountState, level: Level, at: datetime) -> tuple[AccountState, Raised | None]:
+    """The same where the level is known at which the account should be told to be."""
     levels = state.levels
-    level = settled_level(state.told, valuation.weighted, valuation.debt, levels, confirmed=valuation.confirmed)
     if level == state.told:
         return state, None
     if level < state.told:

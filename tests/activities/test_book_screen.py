@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activities.book.columns import Columns, Whole
+from activities.book import columns as columns_module
+from activities.book.columns import FLOOR, Columns, Whole
 from activities.book.deciding import LEVELS
 from activities.book.screen import GUARD, screen, set_windows, weights
 from domain.fixed import PRICE_ONE
@@ -57,18 +59,26 @@ def of(positions: dict[tuple[Side, str, Origin], int]) -> list[Position]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(POSITIONS, st.integers(0, 4), THRESHOLDS), min_size=1, max_size=6), PRICES, st.booleans())
+@given(
+    st.lists(st.tuples(POSITIONS, st.integers(0, 4), THRESHOLDS), min_size=1, max_size=6),
+    PRICES,
+    st.booleans(),
+    st.sampled_from((1, FLOOR)),
+)
 def test_any_book_at_any_prices(
     drawn: list[tuple[dict[tuple[Side, str, Origin], int], int, tuple[int, int, int]]],
     prices: dict[str, int],
     confirmed: bool,
+    floor: int,
 ) -> None:
+    """Whether or not accounts that hold the same have tables of their own."""
     accounts = [
         account(number, told, of(positions), Levels(*levels))
         for number, (positions, told, levels) in enumerate(drawn, start=1)
     ]
     at = market(confirmed=confirmed, **prices)
-    columns = columns_of(accounts)
+    with patch.object(columns_module, "FLOOR", floor):
+        columns = columns_of(accounts)
     assert columns.accounts == len(accounts)
     assert decided(accounts, at) <= named(columns, at)
 
