@@ -7,6 +7,7 @@ from datetime import timedelta
 from temporalio.client import ScheduleActionStartWorkflow, ScheduleOverlapPolicy
 
 from tests.desk import TASK_QUEUE
+from workflows.prices import RefreshPrices
 from workflows.reconciliation import Sweep
 from workflows.schedules import schedules
 
@@ -23,6 +24,10 @@ def test_every_schedule_has_its_workflow_and_its_pace() -> None:
         "escrow-watch": ("EscrowWatchWorkflow", 5 * MINUTE),
         "transfer-watch": ("TransferWatchWorkflow", 5 * MINUTE),
         "settlement-watch": ("SettlementWatchWorkflow", MINUTE),
+        "book-watch": ("BookWatchWorkflow", MINUTE),
+        "book-audit": ("BookAuditWorkflow", 15 * MINUTE),
+        "price-refresh": ("PriceRefreshWorkflow", RefreshPrices(), MINUTE / 4),
+        "price-partitions": ("PricePartitionsWorkflow", DAY),
         "retention": ("RetentionWorkflow", HOUR),
         "reconciliation": ("ReconciliationSweepWorkflow", Sweep(), HOUR),
         "reconciliation-full": ("ReconciliationSweepWorkflow", Sweep(full=True), DAY),
@@ -32,6 +37,7 @@ def test_every_schedule_has_its_workflow_and_its_pace() -> None:
 def test_no_schedule_runs_twice_at_once_or_forgets_an_outage() -> None:
     for schedule in schedules(TASK_QUEUE).values():
         assert schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
+        [interval] = schedule.spec.intervals
         assert schedule.policy.catchup_window is not None
-        assert schedule.policy.catchup_window >= MINUTE
+        assert schedule.policy.catchup_window >= min(interval.every, HOUR / 2)
         assert schedule.spec.time_zone_name == "UTC"

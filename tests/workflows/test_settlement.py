@@ -120,4 +120,8 @@ async def test_commands_that_come_while_it_moves_to_a_new_run_are_worked_off(des
     await take(desk.engine, desk.tenant, [second])
     await finished(desk.engine, desk.tenant, [second])
     moved = temporal.get_workflow_handle(settlement_workflow_id(desk.tenant), run_id=before.run_id)
-    assert (await moved.describe()).status is WorkflowExecutionStatus.CONTINUED_AS_NEW
+
+    async def has_moved() -> bool:
+        return (await moved.describe()).status is WorkflowExecutionStatus.CONTINUED_AS_NEW
+
+    await eventually(has_moved)
