@@ -21,6 +21,8 @@ from domain.errors import Unavailable
 __all__ = ["Consumer", "Delivered", "Failed", "Handler", "TenantEvent"]
 
 POLL_SECONDS = 1.0
+#: After it has caught up. Under load the commits of this time share the next page, instead of a page each.
+BREATH_SECONDS = 0.05
 #: How often a process that does not deliver asks for the lock.
 FOLLOW_SECONDS = 1.0
 PAGE_EVENTS = 500
@@ -57,6 +59,16 @@ class Delivered:
 
     async def record(self, connection: AsyncConnection) -> None:
         """Nothing, unless a consumer keeps something."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What comes after position ``seen``, up to ``upto``; whether there is ``more`` behind it."""
+
+    seen: int
+    upto: int
+    events: Sequence[TenantEvent] = field(default=())
+    more: bool = False
 
 
 class Handler(Protocol):
@@ -113,6 +125,7 @@ class Consumer:
                 try:
                     while await self.pass_once():
                         pass
+                    await asyncio.sleep(BREATH_SECONDS)
                 except Exception as error:  # noqa: BLE001 - told below; one fault must not end the consumer
                     self._tell(error)
                     await asyncio.sleep(self._longer_pause())
@@ -129,11 +142,12 @@ class Consumer:
             await self._leadership.release()
 
     async def pass_once(self) -> bool:
-        """Deliver one page; True when there may be more at once. Raises ``Unavailable`` when it could not be."""
-        seen, upto, events = await self._page()
-        if upto is None:
-            return False
-        done = await self._handler.deliver(events, upto)
+        """Deliver one page; True when the feed had more. Raises ``Unavailable`` when it could not be delivered."""
+        page = await self._page()
+        if not page.events:
+            return page.more
+        seen = page.seen
+        done = await self._handler.deliver(page.events, page.upto)
         end, faults, again = self._judge(done)
         if end > seen:
             async with transaction(self._engine) as connection:
@@ -151,10 +165,10 @@ class Consumer:
             raise done.absence
         if again is not None:
             raise _Again(again)
-        return True
+        return page.more
 
-    async def _page(self) -> tuple[int, int | None, list[TenantEvent]]:
-        """The cursor, the end of the next page and its events; no end when there is nothing to do here."""
+    async def _page(self) -> _Page:
+        """The next page. One without an event that the handler takes is passed over at once, in the same commit."""
         leads = await self._leadership.take()
         _leading.labels(self.name).set(leads)
         async with transaction(self._engine) as connection:
@@ -165,11 +179,16 @@ class Consumer:
                 assert stands is not None, "the row was just written"
             _behind.labels(self.name).set(stands.behind)
             _behind_seconds.labels(self.name).set(stands.behind_seconds)
+            seen = stands.position
             if not leads or stands.behind <= 0:
-                return stands.position, None, []
-            upto = min(stands.head, stands.position + self._page_events)
-            events = await self.read(connection, after=stands.position, upto=upto)
-        return stands.position, upto, events
+                return _Page(seen, seen)
+            upto = min(stands.head, seen + self._page_events)
+            events = await self.read(connection, after=seen, upto=upto)
+            if not events and not await advance(connection, self.name, seen=seen, upto=upto):
+                return _Page(seen, seen)
+        if not events:
+            _delivered.labels(self.name).inc(upto - seen)
+        return _Page(seen, upto, events, more=upto < stands.head)
 
     async def read(self, connection: AsyncConnection, *, after: int, upto: int) -> list[TenantEvent]:
         """The events of a page that the handler takes."""

@@ -118,17 +118,18 @@ _BALANCE_AT = """
     GROUP BY s.symbol, s.scale, s.chain, s.contract ORDER BY s.symbol
 """
 
+# The page is cut before the legs are looked up: otherwise every match pays for its legs, and most are thrown away.
 _TRANSACTIONS = """
     SELECT t.transaction_id, t.sequence, t.kind, t.reference, t.description, t.escrow_id, t.reverses_id,
            t.effective_at, t.recorded_at, legs.legs
-    FROM ledger_transactions t
+    FROM (SELECT * FROM ledger_transactions t WHERE {conditions} {page}) AS t
     CROSS JOIN LATERAL (
         SELECT jsonb_agg(jsonb_build_object('account', a.ref, 'asset', l.asset, 'pot', l.pot,
                    'amount_minor', l.amount_minor::text, 'hold_id', l.hold_id) ORDER BY l.leg_no) AS legs
         FROM ledger_legs l JOIN accounts a ON a.tenant_id = l.tenant_id AND a.account_id = l.account_id
         WHERE l.tenant_id = t.tenant_id AND l.transaction_id = t.transaction_id
     ) AS legs
-    WHERE {conditions}
+    ORDER BY t.sequence DESC
 """
 
 _CONDITIONS = {
@@ -159,37 +160,39 @@ async def list_transactions(
     if before is not None:
         conditions.append("t.sequence < :before")
         parameters["before"] = before
-    query = _TRANSACTIONS.format(conditions=" AND ".join(conditions)) + " ORDER BY t.sequence DESC LIMIT :limit"
+    query = _TRANSACTIONS.format(
+        conditions=" AND ".join(conditions), page="ORDER BY t.sequence DESC LIMIT CAST(:limit AS bigint)"
+    )
     rows = await connection.execute(text(query), parameters | {"limit": limit})
     return [_transaction(row) for row in rows]
 
 
 async def find_transaction(connection: AsyncConnection, transaction_id: UUID) -> LedgerTransaction | None:
     """The transaction with this id."""
-    query = _TRANSACTIONS.format(conditions="t.transaction_id = :transaction_id")
+    query = _TRANSACTIONS.format(conditions="t.transaction_id = :transaction_id", page="")
     row = (await connection.execute(text(query), {"transaction_id": transaction_id})).one_or_none()
     return None if row is None else _transaction(row)
 
 
 async def find_transactions(connection: AsyncConnection, transaction_ids: Sequence[UUID]) -> list[LedgerTransaction]:
     """Those of the transactions that there are, in the order of recording."""
-    query = _TRANSACTIONS.format(conditions="t.transaction_id = ANY(CAST(:ids AS uuid[]))") + " ORDER BY t.sequence"
+    query = _TRANSACTIONS.format(conditions="t.transaction_id = ANY(CAST(:ids AS uuid[]))", page="")
     rows = await connection.execute(text(query), {"ids": list(transaction_ids)})
-    return [_transaction(row) for row in rows]
+    return [_transaction(row) for row in rows][::-1]
 
 
 async def find_by_reference(
     connection: AsyncConnection, kind: TransactionKind, reference: str
 ) -> LedgerTransaction | None:
     """The transaction of this kind that carries the outside's ``reference``."""
-    query = _TRANSACTIONS.format(conditions="t.kind = :kind AND t.reference = :reference")
+    query = _TRANSACTIONS.format(conditions="t.kind = :kind AND t.reference = :reference", page="")
     row = (await connection.execute(text(query), {"kind": kind, "reference": reference})).one_or_none()
     return None if row is None else _transaction(row)
 
 
 async def find_reversal(connection: AsyncConnection, transaction_id: UUID) -> LedgerTransaction | None:
     """The transaction that takes this one back."""
-    query = _TRANSACTIONS.format(conditions="t.reverses_id = :transaction_id")
+    query = _TRANSACTIONS.format(conditions="t.reverses_id = :transaction_id", page="")
     row = (await connection.execute(text(query), {"transaction_id": transaction_id})).one_or_none()
     return None if row is None else _transaction(row)
 
