@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -64,6 +65,122 @@ class PriceSource(Protocol):
 
         Never raises for what the source does, and answers within its own limit.
         """
+
+    async def close(self) -> None:
+        """Let go of connections; a later call opens others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Whom a message was handed to has it. ``delivered`` where the answer itself says that it arrived, as a callback's
+    2xx does; a vendor's receipt says so later."""
+
+    reference: str
+    detail: str = ""
+    delivered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Whom a message was handed to will never take it; ``code`` is theirs."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """The message was certainly not acted on, and may be handed over again, not before ``retry_after_seconds``."""
+
+    detail: str
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """The message may have been acted on, or not: find out before it is handed over again."""
+
+    detail: str
+
+
+#: What became of handing a message over. Details are in words, without any key or address.
+Handed = Taken | Rejected | NotTaken | Unsure
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail to one recipient. ``attempt_id`` goes along and comes back in the vendor's receipts."""
+
+    attempt_id: UUID
+    to: str
+    subject: str
+    text: str
+    html: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sms:
+    """A text message to one number (E.164). It is of no use to anybody after ``useful_seconds``."""
+
+    attempt_id: UUID
+    to: str
+    text: str
+    useful_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A signed request to a user's own system; the body is exactly these bytes. ``message_id`` stays the same over
+    attempts."""
+
+    attempt_id: UUID
+    message_id: str
+    url: str
+    secret: bytes
+    body: bytes
+
+
+class MailSender(Protocol):
+    """Who sends mail."""
+
+    @property
+    def name(self) -> str:
+        """The vendor, as attempts record it."""
+
+    async def send(self, mail: Mail) -> Handed:
+        """Hand it over once, within a limit of its own. Never raises for what the vendor does."""
+
+    async def close(self) -> None:
+        """Let go of connections; a later call opens others."""
+
+
+class SmsSender(Protocol):
+    """Who sends text messages."""
+
+    @property
+    def name(self) -> str:
+        """The vendor, as attempts record it."""
+
+    async def send(self, sms: Sms) -> Handed:
+        """Hand it over once, within a limit of its own. Never raises for what the vendor does."""
+
+    async def find(self, sms: Sms, since: datetime) -> Handed:
+        """What became of an attempt that was begun at ``since`` and whose answer was lost: ``Taken`` with its
+        reference, ``NotTaken`` when the vendor does not know it, ``Unsure`` when that cannot be said now."""
+
+    async def close(self) -> None:
+        """Let go of connections; a later call opens others."""
+
+
+class CallbackSender(Protocol):
+    """Who calls users' own systems."""
+
+    @property
+    def name(self) -> str:
+        """As attempts record it."""
+
+    async def send(self, callback: Callback) -> Handed:
+        """Sign and send it once, within one limit over everything. Never raises for what the other side does."""
 
     async def close(self) -> None:
         """Let go of connections; a later call opens others."""
