@@ -6,7 +6,7 @@ RUN python -m venv /venv \
 
 FROM python:3.11.15-slim
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin holdfast \
-    && install --directory --owner holdfast --group holdfast --mode 0700 /keys /seal /checkpoints
+    && install --directory --owner holdfast --group holdfast --mode 0700 /keys /seal /checkpoints /prices
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=packages /venv /venv
 WORKDIR /app

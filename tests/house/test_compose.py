@@ -50,7 +50,7 @@ def test_each_service_is_pinned_watched_and_not_root(name: str) -> None:
 
 def test_the_topology_is_whole() -> None:
     ours = {name for name, service in SERVICES.items() if is_ours(service)}
-    assert ours == {"migrate", "register", "seal-key", "worker", "deploy", "first-key", "api"}
+    assert ours == {"migrate", "register", "seal-key", "prices", "worker", "deploy", "first-key", "api"}
     assert SERVICES["worker"]["deploy"]["replicas"] == "${WORKER_REPLICAS:-2}"
     assert set(SERVICES) - ours == {"postgres", "temporal-schema", "temporal", "temporal-namespace", "temporal-ui"}
 
@@ -115,6 +115,7 @@ def test_every_command_of_ours_runs_with_just_the_rights_it_has(tmp_path: Path) 
             "/keys/": f"{tmp_path}/",
             "/seal/": f"{tmp_path}/",
             "/checkpoints": f"{tmp_path}/checkpoints",
+            "/prices/": f"{tmp_path}/",
         }
         ports = {"API_PORT": str(api_port), "WORKER_HEALTH_PORT": str(health_port)}
         native = Native(SERVICES, places, tmp_path / "guard", ports)
@@ -122,6 +123,8 @@ def test_every_command_of_ours_runs_with_just_the_rights_it_has(tmp_path: Path) 
         assert "revision" in native.run("migrate"), "a second start finds nothing to do"
         assert "added" in native.run("register")
         assert "a new key was written" in native.run("seal-key")
+        native.run("prices")
+        assert "ETH" in (tmp_path / "manual.toml").read_text()
         running = []
         try:
             for name, job_after in (("worker", "deploy"), ("api", "first-key")):
