@@ -1,7 +1,7 @@
 """Alerts to a user's own system: a signed request (Standard Webhooks) through the one door outwards.
 
-Its id stays the same over attempts, so a receiver that keeps to the standard drops what comes again: an attempt whose end
-is unknown may be repeated, where a vendor's may not.
+Its id stays the same over attempts, so a receiver that keeps to the standard drops what comes again: an attempt whose
+end is unknown may be repeated, where a vendor's may not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from activities.ports import Answered, Callback, Handed, NotSent, NotTaken, Outward, Rejected, Taken, Unsure
 from activities.vendors.http import asked_seconds
 from kit.clock import now
-from kit.standardwebhooks import PrivateKey, SharedSecret, signed
+from kit.standardwebhooks import PrivateKey, SharedSecret, Signer, signed
 
 DEADLINE_SECONDS = 15.0
 READ_BYTES = 4_096
@@ -42,7 +42,9 @@ class CallbackClient:
 
     async def send(self, callback: Callback) -> Handed:
         """Sign and send it once; 2xx is taken, and delivered with it."""
-        keys = [SharedSecret(callback.secret), *([] if self._house is None else [self._house])]
+        keys: list[Signer] = [SharedSecret(callback.secret)]
+        if self._house is not None:
+            keys.append(self._house)
         headers = signed(callback.message_id, self._clock(), callback.body, keys) | {"content-type": "application/json"}
         reached = await self._outward.post(
             callback.url, headers, callback.body, deadline_seconds=self._deadline_seconds, read_bytes=READ_BYTES

@@ -9,6 +9,7 @@ again between judging and connecting. No proxy, no redirect, no cookie, no decom
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import socket
 import ssl
@@ -36,6 +37,7 @@ LOOKUP_CACHE_SECONDS = 10
 CONNECTIONS_PER_HOST = 100
 HEADER_BYTES_MAX = 16_384
 _READ_BYTES = 16_384
+_WHOLE_BYTES_MAX = 65_536
 _FRESH_TRIES = 4
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What a caller may not say: these belong to the connection, or to this client.
@@ -124,7 +126,9 @@ class OutwardClient:
 
     async def _asked(self, target: Target, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
         url = URL(target.url, encoded=True)
-        return await self._opened().post(url, data=body, headers=headers, allow_redirects=False)
+        # A long body goes out in parts, with a look at everything else between them.
+        data = body if len(body) <= _WHOLE_BYTES_MAX else io.BytesIO(body)
+        return await self._opened().post(url, data=data, headers=headers, allow_redirects=False)
 
     async def close(self) -> None:
         """Let go of connections; a later call opens others."""
