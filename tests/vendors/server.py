@@ -27,13 +27,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. ``hang``: the headers come, the body never does. ``endless``: the body never ends."""
+    """One answer. ``hang``: the headers come, the body never does. ``endless``: the body never ends. ``silent``: nothing
+    comes at all. ``reset``: the connection ends instead."""
 
     body: Any = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     hang: bool = False
     endless: bool = False
+    silent: bool = False
+    reset: bool = False
 
     @property
     def content(self) -> bytes:
@@ -66,6 +69,11 @@ class Vendor:
             writer.close()
 
     async def _reply(self, writer: asyncio.StreamWriter, reply: Reply) -> None:
+        if reply.silent:
+            await asyncio.sleep(3_600)
+        if reply.reset:
+            writer.transport.abort()
+            return
         length = str(len(reply.content))
         headers = {"Content-Type": "application/json", **reply.headers}
         headers |= {"Transfer-Encoding": "chunked"} if reply.endless else {"Content-Length": length}
