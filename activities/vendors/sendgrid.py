@@ -73,7 +73,7 @@ class SendGridMail:
             handed = NotTaken(str(error)) if gate.close() else Unsure(str(error))
         except (URLError, OSError, http.client.HTTPException) as error:
             # Their texts may hold an address, so their class has to do.
-            words = _class_of(error)
+            words = f"no answer: {_class_of(error)}"
             handed = NotTaken(words) if gate.close() else Unsure(words)
         if isinstance(handed, Taken) and not handed.reference:
             handed = Taken(str(mail.attempt_id), handed.detail)
@@ -176,7 +176,7 @@ class _Plain(urllib.request.HTTPHandler):
         self._local = local
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_PlainConnection, self._local.gate), req)  # type: ignore[arg-type]
+        return self.do_open(partial(_PlainConnection, self._local.gate), req)
 
 
 class _Secure(urllib.request.HTTPSHandler):
@@ -186,7 +186,7 @@ class _Secure(urllib.request.HTTPSHandler):
         self._local = local
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_SecureConnection, self._local.gate), req, context=self._tls)  # type: ignore[arg-type]
+        return self.do_open(partial(_SecureConnection, self._local.gate), req, context=self._tls)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -220,14 +220,14 @@ def _connect(connection: http.client.HTTPConnection, connect: Any, gate: Gate) -
     try:
         connect()
     except OSError as error:
-        raise NotReached(_class_of(error)) from None
+        raise NotReached(f"no connection: {_class_of(error)}") from None
     connection.sock.settimeout(whole)
     gate.enter()
 
 
 def _class_of(error: Exception) -> str:
     cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
-    return f"no connection that holds: {type(cause).__name__}"
+    return type(cause).__name__
 
 
 def _person(text: str) -> Mapping[str, str]:

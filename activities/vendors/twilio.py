@@ -7,11 +7,11 @@ import re
 import ssl
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import requests
@@ -36,6 +36,8 @@ _VALIDITY_SECONDS = (1, 36_000)
 _PAGE_SIZE, _PAGES_MAX = 100, 5
 #: Its times are whole seconds, and clocks differ by a little beyond what its answer shows.
 _SLACK = timedelta(seconds=5)
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 # It writes addresses with account and telephone numbers.
@@ -94,9 +96,8 @@ class TwilioSms:
 
     async def find(self, sms: Sms, since: datetime) -> Handed:
         """Look it up; see ``SmsSender``. What Twilio took and then failed to send is ``Rejected``."""
-        asked_at = now()
         try:
-            return await self._threads.call(partial(self._find, sms, since, asked_at))
+            return await self._threads.call(partial(self._find, sms, since))
         except (NotReached, Overdue) as error:
             return Unsure(f"looked up: {error}")
 
@@ -122,7 +123,7 @@ class TwilioSms:
         except TwilioException as error:
             return self._refused(error, wire)
         except (requests.RequestException, OSError) as error:
-            words = f"no connection that holds: {type(error).__name__}"
+            words = f"no answer: {type(error).__name__}"
             return NotTaken(words) if gate.close() else Unsure(words)
         except (ValueError, TypeError, KeyError, AttributeError):
             if gate.close():
@@ -153,36 +154,28 @@ class TwilioSms:
         words = in_words(str(told), [self._secret, self._user, self._account_sid])
         return f"HTTP {status}, error {error.code}: {words}".removesuffix(": ")
 
-    def _find(self, sms: Sms, since: datetime, asked_at: datetime) -> Handed:
+    def _find(self, sms: Sms, since: datetime) -> Handed:
         """In a thread: page through what was sent to the number, newest first, until before the attempt."""
         client, wire = self._client()
         wire.gate = None
+        unreadable = False
         try:
-            return self._judge(sms, since, asked_at, _newest_first(client, sms.to), wire)
-        except _TooMany:
-            return Unsure("looked up: too many messages to this number")
+            for message in _newest_first(client, sms.to):
+                # Their list is dated by their clock.
+                if message.date_created < since + wire.ahead - _SLACK:
+                    break
+                if not str(message.direction).startswith("outbound"):
+                    continue
+                if not message.body:
+                    unreadable = True
+                elif _same(message.body, sms.text):
+                    return _as_it_is(message)
+        except _Unreadable as error:
+            return Unsure(f"looked up: {error}")
         except TwilioException as error:
             return Unsure(f"looked up: {self._words(error)}")
         except (requests.RequestException, OSError) as error:
-            return Unsure(f"looked up: no connection that holds: {type(error).__name__}")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return Unsure("looked up: an answer that cannot be read")
-
-    def _judge(self, sms: Sms, since: datetime, asked_at: datetime, messages: Iterator[Any], wire: _Wire) -> Handed:
-        unreadable = False
-        for message in messages:
-            # The list is dated by their clock, and so is their answer: the difference to ours cancels out.
-            earliest = since + (_their_time(wire) or asked_at) - asked_at - _SLACK
-            if message.date_created is None:
-                raise ValueError("a message without its time")
-            if message.date_created < earliest:
-                break
-            if not str(message.direction).startswith("outbound"):
-                continue
-            if not message.body:
-                unreadable = True
-            elif _same(message.body, sms.text):
-                return _as_it_is(message)
+            return Unsure(f"looked up: no answer: {type(error).__name__}")
         if unreadable:
             return Unsure("looked up: its text is gone there, so that it cannot be told from others")
         if now() - since < self._settle:
@@ -204,8 +197,8 @@ class TwilioSms:
         return self._local.client, self._local.wire
 
 
-class _TooMany(Exception):
-    """A list does not end where it should."""
+class _Unreadable(Exception):
+    """A list cannot be read to where it is of interest; the text says why."""
 
 
 class _Wire(HTTPAdapter):
@@ -216,6 +209,7 @@ class _Wire(HTTPAdapter):
         self._timeout = (min(_CONNECT_SECONDS_MAX, timeout_seconds / 2), timeout_seconds)
         self.gate: Gate | None = None
         self.headers: Any = {}
+        self.ahead = timedelta()
 
     def send(self, request: requests.PreparedRequest, *args: Any, **how: Any) -> requests.Response:
         self.headers = {}
@@ -228,6 +222,7 @@ class _Wire(HTTPAdapter):
                 raise NotReached(f"no connection: {cause}") from None
             raise
         self.headers = response.headers
+        self.ahead = _ahead(response)
         return response
 
 
@@ -247,22 +242,34 @@ def _unreached(error: BaseException) -> str | None:
 
 def _newest_first(client: Client, to: str) -> Iterator[Any]:
     # Not by the day of sending: what waits there has none yet.
-    page = client.messages.page(to=to, page_size=_PAGE_SIZE)
-    for _ in range(_PAGES_MAX - 1):
-        yield from page
-        if page.next_page_url is None:
+    page = _read(partial(client.messages.page, to=to, page_size=_PAGE_SIZE))
+    for _ in range(_PAGES_MAX):
+        messages = _read(partial(list[Any], page))
+        if any(message.date_created is None for message in messages):
+            raise _Unreadable("messages without their time")
+        yield from messages
+        if (following := page.next_page_url) is None:
             return
-        page = client.messages.get_page(page.next_page_url)
-    yield from page
-    if page.next_page_url is not None:
-        raise _TooMany
+        page = _read(partial(client.messages.get_page, following))
+    raise _Unreadable("too many messages to this number")
 
 
-def _their_time(wire: _Wire) -> datetime | None:
+def _read(call: Callable[[], _T]) -> _T:
+    """What the SDK makes of an answer; it knows no error of its own for one that is not as described."""
     try:
-        return parsedate_to_datetime(wire.headers.get("Date", "")).astimezone(UTC)
+        return call()
+    except requests.RequestException:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise _Unreadable("an answer that cannot be read") from None
+
+
+def _ahead(response: requests.Response) -> timedelta:
+    """By how much their clock is ahead of ours, or less: the answer took a while."""
+    try:
+        return parsedate_to_datetime(response.headers.get("Date", "")).astimezone(UTC) - now()
     except (TypeError, ValueError):
-        return None
+        return timedelta()
 
 
 def _as_it_is(message: Any) -> Handed:

@@ -32,7 +32,7 @@ class Queued:
     content: Mapping[str, Any]
 
     def text(self, kind: str = "text/plain") -> str:
-        return next(part["value"] for part in self.content["content"] if part["type"] == kind)
+        return next(str(part["value"]) for part in self.content["content"] if part["type"] == kind)
 
 
 class SendGrid:
