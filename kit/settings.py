@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kit.receipts import sendgrid_key
+from kit.sending import TWILIO_RECEIPTS, SendGridAccount, TwilioAccount
 from kit.signing import KeyUnusable
 
 EXIT_CONFIGURATION = 2
@@ -47,7 +48,7 @@ class ServerSettings(BaseSettings):
         return value
 
 
-class PublicSettings(BaseSettings):
+class PublicSettings(ServerSettings):
     """How the world reaches the API: in links that people follow, and in the addresses that vendors report to."""
 
     public_url: str = Field(
@@ -63,7 +64,7 @@ class PublicSettings(BaseSettings):
         return _web_address(value)
 
 
-class ApiSettings(ServerSettings, PublicSettings):
+class ApiSettings(PublicSettings):
     """The API process."""
 
     mail_sendgrid_receipt_key: str | None = Field(
@@ -86,7 +87,7 @@ class ApiSettings(ServerSettings, PublicSettings):
     api_streams_per_tenant_max: int = Field(default=100, ge=1, le=20_000, description="and of these, for one tenant")
 
 
-class WorkerSettings(ServerSettings, PublicSettings):
+class WorkerSettings(PublicSettings):
     """The worker process."""
 
     holdfast_build_id: str | None = Field(default=None, description="defaults to a hash of the source workers run")
@@ -147,7 +148,7 @@ class WorkerSettings(ServerSettings, PublicSettings):
         default=None, validate_default=True, description="Name <address>, verified at SendGrid; needed with its key"
     )
     mail_reply_to: str | None = Field(default=None, description="Where answers to mails go, if not to MAIL_FROM")
-    mail_timeout_seconds: float = Field(default=10, ge=1, le=60)
+    mail_timeout_seconds: float = Field(default=8, ge=1, le=8)
     mail_threads: int = Field(default=8, ge=1, le=64, description="mails that are handed over at a time")
 
     sms_twilio_account_sid: str | None = Field(
@@ -166,7 +167,7 @@ class WorkerSettings(ServerSettings, PublicSettings):
         pattern=r"^(\+[1-9][0-9]{4,14}|MG[0-9a-fA-F]{32})$",
         description="A number of the account or a messaging service; needed with the account",
     )
-    sms_timeout_seconds: float = Field(default=10, ge=1, le=60)
+    sms_timeout_seconds: float = Field(default=8, ge=1, le=8)
     sms_threads: int = Field(default=4, ge=1, le=64, description="messages that are handed over at a time")
 
     @field_validator("mail_sendgrid_api_key")
@@ -217,6 +218,37 @@ class WorkerSettings(ServerSettings, PublicSettings):
             raise ValueError("must be set where SMS_TWILIO_ACCOUNT_SID is")
         _reachable(others, "sms_twilio_account_sid", "sms_twilio_url")
         return value
+
+    @property
+    def sendgrid(self) -> SendGridAccount | None:
+        """The account that mail goes through, if there is one."""
+        if self.mail_sendgrid_api_key is None or self.mail_from is None:
+            return None
+        return SendGridAccount(
+            api_key=self.mail_sendgrid_api_key.get_secret_value(),
+            sender=self.mail_from,
+            reply_to=self.mail_reply_to,
+            url=self.mail_sendgrid_url,
+            timeout_seconds=self.mail_timeout_seconds,
+            threads=self.mail_threads,
+        )
+
+    @property
+    def twilio(self) -> TwilioAccount | None:
+        """The account that text messages go through, if there is one."""
+        secret = self.sms_twilio_key_secret or self.sms_twilio_auth_token
+        if self.sms_twilio_account_sid is None or self.sms_from is None or secret is None:
+            return None
+        return TwilioAccount(
+            account_sid=self.sms_twilio_account_sid,
+            user=self.sms_twilio_key_sid or self.sms_twilio_account_sid,
+            secret=secret.get_secret_value(),
+            sender=self.sms_from,
+            report_to=self.public_url + TWILIO_RECEIPTS,
+            url=self.sms_twilio_url,
+            timeout_seconds=self.sms_timeout_seconds,
+            threads=self.sms_threads,
+        )
 
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

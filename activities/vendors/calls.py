@@ -15,6 +15,8 @@ from prometheus_client import Counter, Histogram
 from activities.ports import Handed, NotTaken, Rejected, Taken
 from kit.clock import now
 
+#: Behind other calls; with their own limit it stays below what an activity has for handing a message over.
+BEGIN_SECONDS = 3.0
 RETRY_AFTER_SECONDS_MAX = 3_600.0
 #: Threads that hang beyond their call's limit are written off; so many times the pool's size may hang at once.
 _WRITTEN_OFF = 3
@@ -58,11 +60,12 @@ class Gate:
 
 
 class Threads:
-    """``size`` calls at a time. Each has ``limit_seconds`` from when it begins, and may wait as long to begin."""
+    """``size`` calls at a time. Each has ``begin_seconds`` to begin, and from then on ``limit_seconds``."""
 
-    def __init__(self, vendor: str, size: int, limit_seconds: float) -> None:
+    def __init__(self, vendor: str, size: int, limit_seconds: float, *, begin_seconds: float = BEGIN_SECONDS) -> None:
         self.vendor = vendor
         self.limit_seconds = limit_seconds
+        self._begin_seconds = begin_seconds
         self._size = size
         self._free = asyncio.Semaphore(size)
         self._pool: ThreadPoolExecutor | None = None
@@ -70,7 +73,7 @@ class Threads:
     async def call(self, work: Callable[[], _T]) -> _T:
         """What ``work`` returns or raises; raises ``NotReached`` if it did not begin, ``Overdue`` if it did not end."""
         try:
-            async with asyncio.timeout(self.limit_seconds):
+            async with asyncio.timeout(self._begin_seconds):
                 await self._free.acquire()
         except TimeoutError:
             raise NotReached(f"{self._size} other calls are under way") from None

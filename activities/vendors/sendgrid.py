@@ -21,8 +21,8 @@ from activities.ports import Handed, Mail, NotTaken, Rejected, Taken, Unsure
 from activities.vendors.calls import Gate, NotReached, Overdue, Threads, count, retry_after_seconds
 from kit.receipts import SENDGRID_ATTEMPT
 from kit.redaction import in_words
+from kit.sending import SendGridAccount
 
-SENDGRID_URL = "https://api.sendgrid.com"
 _CONNECT_SECONDS_MAX = 5.0
 _TOO_MANY, _REQUEST_TIMEOUT, _SERVER_ERROR = 429, 408, 500
 
@@ -33,30 +33,17 @@ logging.getLogger("python_http_client").setLevel(logging.WARNING)
 
 class SendGridMail:
     """``MailSender`` over ``POST /v3/mail/send``. There is no idempotency key and no look-up there: what became of a
-    mail whose answer was lost, only its events say.
+    mail whose answer was lost, only its events say."""
 
-    ``sender`` and ``reply_to`` are ``name <address>``. Calls take at most ``timeout_seconds``, ``threads`` at a time.
-    """
-
-    def __init__(
-        self,
-        api_key: str,
-        sender: str,
-        *,
-        reply_to: str | None = None,
-        url: str = SENDGRID_URL,
-        timeout_seconds: float = 10.0,
-        threads: int = 8,
-    ) -> None:
-        if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+    def __init__(self, account: SendGridAccount) -> None:
+        key = account.api_key
+        if not key.isascii() or not key.isprintable() or " " in key:
             # What comes of it further down has the key in its text.
             raise ValueError("this is no SendGrid API key")
-        self._api_key = api_key
-        self._sender = _person(sender)
-        self._reply_to = None if reply_to is None else _person(reply_to)
-        self._url = url.rstrip("/")
-        self._timeout_seconds = timeout_seconds
-        self._threads = Threads(self.name, threads, timeout_seconds)
+        self._account = account
+        self._sender = _person(account.sender)
+        self._reply_to = None if account.reply_to is None else _person(account.reply_to)
+        self._threads = Threads(self.name, account.threads, account.timeout_seconds)
         self._local = threading.local()
 
     @property
@@ -128,17 +115,17 @@ class SendGridMail:
             told = [" ".join(filter(None, (_text(each, "field"), _text(each, "message")))) for each in errors]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return ""
-        return in_words("; ".join(told), [self._api_key])
+        return in_words("; ".join(told), [self._account.api_key])
 
     def _client(self) -> Any:
         """This thread's own: headers of one call would show up in the next of another thread."""
         if not hasattr(self._local, "client"):
-            made = SendGridAPIClient(self._api_key, host=self._url)
+            made = SendGridAPIClient(self._account.api_key, host=self._account.url)
             made.client = _Client(
                 host=made.host,
                 request_headers=made.client.request_headers,
                 version=3,
-                timeout=self._timeout_seconds,
+                timeout=self._account.timeout_seconds,
                 opener=_opener(self._local),
             )
             self._local.client = made

@@ -26,10 +26,8 @@ from activities.vendors.calls import Gate, NotReached, Overdue, Threads, count, 
 from kit.clock import now
 from kit.receipts import TWILIO_ATTEMPT, TWILIO_ERRORS, twilio_standing
 from kit.redaction import in_words
+from kit.sending import TwilioAccount
 
-TWILIO_URL = "https://api.twilio.com"
-#: A message that Twilio took is in its list by then; before, its absence proves nothing.
-SETTLE_SECONDS = 60.0
 _CONNECT_SECONDS_MAX = 5.0
 _TOO_MANY, _REQUEST_TIMEOUT, _SERVER_ERROR = 429, 408, 500
 _VALIDITY_SECONDS = (1, 36_000)
@@ -47,33 +45,14 @@ logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 class TwilioSms:
     """``SmsSender`` over ``Messages``. There is no idempotency key: what became of a message whose answer was lost, its
-    list says.
+    list says."""
 
-    ``user`` and ``secret`` are the account's SID and token, or an API key and its secret. ``sender`` is a number of
-    ours (E.164), or a messaging service (``MG…``). ``report_to`` is the address of our receipts, where it has one.
-    """
-
-    def __init__(
-        self,
-        account_sid: str,
-        user: str,
-        secret: str,
-        sender: str,
-        *,
-        report_to: str | None = None,
-        url: str = TWILIO_URL,
-        timeout_seconds: float = 10.0,
-        threads: int = 4,
-        settle_seconds: float = SETTLE_SECONDS,
-    ) -> None:
-        self._account_sid = account_sid
-        self._user, self._secret = user, secret
-        self._from = {"messaging_service_sid": sender} if sender.startswith("MG") else {"from_": sender}
-        self._report_to = report_to
-        self._url = url.rstrip("/")
-        self._timeout_seconds = timeout_seconds
-        self._settle = timedelta(seconds=settle_seconds)
-        self._threads = Threads(self.name, threads, timeout_seconds)
+    def __init__(self, account: TwilioAccount) -> None:
+        self._account = account
+        service = account.sender.startswith("MG")
+        self._from = {"messaging_service_sid" if service else "from_": account.sender}
+        self._settle = timedelta(seconds=account.settle_seconds)
+        self._threads = Threads(self.name, account.threads, account.timeout_seconds)
         self._local = threading.local()
         self._wires: list[_Wire] = []
 
@@ -113,8 +92,8 @@ class TwilioSms:
         client, wire = self._client()
         wire.gate = gate
         how: dict[str, Any] = dict(self._from)
-        if self._report_to is not None:
-            how["status_callback"] = f"{self._report_to}?{urlencode({TWILIO_ATTEMPT: str(sms.attempt_id)})}"
+        if self._account.report_to is not None:
+            how["status_callback"] = f"{self._account.report_to}?{urlencode({TWILIO_ATTEMPT: str(sms.attempt_id)})}"
         least, most = _VALIDITY_SECONDS
         try:
             message = client.messages.create(
@@ -151,7 +130,7 @@ class TwilioSms:
         else:
             return "an answer that is no answer"
         told = TWILIO_ERRORS.get(str(error.code), told)
-        words = in_words(str(told), [self._secret, self._user, self._account_sid])
+        words = in_words(str(told), [self._account.secret, self._account.user, self._account.account_sid])
         return f"HTTP {status}, error {error.code}: {words}".removesuffix(": ")
 
     def _find(self, sms: Sms, since: datetime) -> Handed:
@@ -185,14 +164,15 @@ class TwilioSms:
     def _client(self) -> tuple[Client, _Wire]:
         """This thread's own."""
         if not hasattr(self._local, "client"):
-            wire = _Wire(self._timeout_seconds)
+            account = self._account
+            wire = _Wire(account.timeout_seconds)
             self._wires.append(wire)
-            http = TwilioHttpClient(timeout=self._timeout_seconds)
+            http = TwilioHttpClient(timeout=account.timeout_seconds)
             http.session.mount("https://", wire)
             http.session.mount("http://", wire)
             # Without an environment of its own it would take a region from ours, and another host with it.
-            client = Client(self._user, self._secret, self._account_sid, http_client=http, environment={"-": "-"})
-            client.api.base_url = self._url
+            client = Client(account.user, account.secret, account.account_sid, http_client=http, environment={"-": "-"})
+            client.api.base_url = account.url
             self._local.client, self._local.wire = client, wire
         return self._local.client, self._local.wire
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +17,7 @@ from activities.ports import Handed, Mail, NotTaken, Rejected, Taken, Unsure
 from activities.vendors.sendgrid import SendGridMail
 from db.ids import new_id
 from kit.receipts import sendgrid_receipts, verify_sendgrid
+from kit.sending import SendGridAccount
 from tests.polling import eventually
 from tests.vendors.faults import Fault
 from tests.vendors.mailer import API_KEY, SendGrid
@@ -33,9 +34,13 @@ def sendgrid(served: Vendor) -> SendGrid:
 
 @pytest.fixture
 async def sender(sendgrid: SendGrid) -> AsyncIterator[SendGridMail]:
-    made = SendGridMail(API_KEY, "Holdfast <alerts@example.com>", url=sendgrid.url, timeout_seconds=2.0)
+    made = a_sender(API_KEY, "Holdfast <alerts@example.com>", url=sendgrid.url, timeout_seconds=2.0)
     yield made
     await made.close()
+
+
+def a_sender(api_key: str, sender: str, **how: Any) -> SendGridMail:
+    return SendGridMail(SendGridAccount(api_key, sender, **how))
 
 
 def a_mail(attempt_id: UUID | None = None, to: str = TO) -> Mail:
@@ -63,7 +68,7 @@ async def test_a_mail_is_taken_as_it_is_and_its_receipts_come_back(sendgrid: Sen
 
 
 async def test_answers_go_where_they_are_wanted(sendgrid: SendGrid) -> None:
-    sender = SendGridMail(API_KEY, "alerts@example.com", reply_to="Desk <desk@example.com>", url=sendgrid.url)
+    sender = a_sender(API_KEY, "alerts@example.com", reply_to="Desk <desk@example.com>", url=sendgrid.url)
     assert isinstance(await sender.send(a_mail()), Taken)
     await sender.close()
     (queued,) = sendgrid.mails
@@ -120,7 +125,7 @@ async def test_a_rate_limit_says_until_when(sendgrid: SendGrid, sender: SendGrid
 
 
 async def test_an_answer_that_does_not_come_leaves_it_open(sendgrid: SendGrid) -> None:
-    sender = SendGridMail(API_KEY, "alerts@example.com", url=sendgrid.url, timeout_seconds=0.5)
+    sender = a_sender(API_KEY, "alerts@example.com", url=sendgrid.url, timeout_seconds=0.5)
     sendgrid.faults.add(Fault(silent=True, acts=True), Fault(202, b"x", hang=True, acts=True))
     for _ in range(2):
         began = time.monotonic()
@@ -132,7 +137,7 @@ async def test_an_answer_that_does_not_come_leaves_it_open(sendgrid: SendGrid) -
 
 async def test_where_nobody_listens_nothing_was_taken() -> None:
     for url in (f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid", f"https://127.0.0.1:{free_port()}"):
-        sender = SendGridMail(API_KEY, "alerts@example.com", url=url, timeout_seconds=5.0)
+        sender = a_sender(API_KEY, "alerts@example.com", url=url, timeout_seconds=5.0)
         handed = await sender.send(a_mail())
         assert isinstance(handed, NotTaken)
         assert "127.0.0.1" not in handed.detail
@@ -141,40 +146,9 @@ async def test_where_nobody_listens_nothing_was_taken() -> None:
 
 async def test_a_server_that_does_not_speak_tls_was_told_nothing(sendgrid: SendGrid) -> None:
     url = sendgrid.url.replace("http://", "https://")
-    sender = SendGridMail(API_KEY, "alerts@example.com", url=url, timeout_seconds=1.0)
+    sender = a_sender(API_KEY, "alerts@example.com", url=url, timeout_seconds=1.0)
     assert isinstance(await sender.send(a_mail()), NotTaken)
     assert not sendgrid.vendor.asked
-    await sender.close()
-
-
-async def test_a_mail_that_waits_too_long_to_begin_was_not_sent(sendgrid: SendGrid) -> None:
-    sender = SendGridMail(API_KEY, "alerts@example.com", url=sendgrid.url, timeout_seconds=0.5, threads=1)
-    sendgrid.faults.add(Fault(silent=True))
-    first, second = await asyncio.gather(sender.send(a_mail()), sender.send(a_mail()))
-    assert isinstance(first, Unsure)
-    # It had to wait as long as the first one lasted, and then either began or not; never was it both.
-    assert isinstance(second, Taken if sendgrid.mails else NotTaken)
-    await sender.close()
-
-
-async def test_threads_that_hang_for_ever_do_not_stop_the_others(sendgrid: SendGrid) -> None:
-    """A thread cannot be ended; those that hang are written off up to a bound, and then nothing more begins."""
-    sender = SendGridMail(API_KEY, "alerts@example.com", url=sendgrid.url, timeout_seconds=0.2, threads=1)
-    release = threading.Event()
-    hanging = sender._threads
-    for _ in range(3):
-        with pytest.raises(Exception, match="no answer within"):
-            await hanging.call(lambda: release.wait(30))
-    assert isinstance(await sender.send(a_mail()), Taken)
-    with pytest.raises(Exception, match="no answer within"):
-        await hanging.call(lambda: release.wait(30))
-    assert await sender.send(a_mail()) == NotTaken("too many calls hang")
-    release.set()
-
-    async def again() -> bool:
-        return isinstance(await sender.send(a_mail()), Taken)
-
-    await eventually(again)
     await sender.close()
 
 
@@ -211,7 +185,7 @@ async def test_nothing_shows_the_key_or_the_address(
 async def test_a_key_that_cannot_be_one_is_not_shown_either() -> None:
     for key in ("SG.secret\nkey", "SG. secret", "SG.sécret"):
         with pytest.raises(ValueError, match="no SendGrid API key") as caught:
-            SendGridMail(key, "alerts@example.com")
+            a_sender(key, "alerts@example.com")
         assert key not in str(caught.value)
 
 

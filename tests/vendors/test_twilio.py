@@ -17,6 +17,7 @@ from activities.ports import Handed, NotTaken, Rejected, Sms, Taken, Unsure
 from activities.vendors.twilio import TwilioSms
 from db.ids import new_id
 from kit.receipts import twilio_receipt, twilio_reply, verify_twilio
+from kit.sending import TwilioAccount
 from tests.vendors.faults import Fault
 from tests.vendors.server import Asked, Reply, Vendor, vendor
 from tests.vendors.texter import ACCOUNT, NUMBER, TOKEN, Twilio
@@ -42,7 +43,7 @@ async def sender(twilio: Twilio) -> AsyncIterator[TwilioSms]:
 
 def _sender(twilio: Twilio, **how: Any) -> TwilioSms:
     given = {"report_to": REPORT_TO, "url": twilio.url, "timeout_seconds": 2.0, "settle_seconds": 0.0, **how}
-    return TwilioSms(ACCOUNT, ACCOUNT, TOKEN, given.pop("sender", NUMBER), **given)
+    return TwilioSms(TwilioAccount(ACCOUNT, ACCOUNT, TOKEN, given.pop("sender", NUMBER), **given))
 
 
 def an_sms(text: str = TEXT, to: str = TO, useful_seconds: int = 900) -> Sms:
@@ -150,7 +151,7 @@ async def test_an_answer_that_does_not_come_leaves_it_open_and_is_looked_up(twil
 
 async def test_where_nobody_listens_nothing_was_taken() -> None:
     for url in (f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid", f"https://127.0.0.1:{free_port()}"):
-        sender = TwilioSms(ACCOUNT, ACCOUNT, TOKEN, NUMBER, url=url, timeout_seconds=5.0)
+        sender = TwilioSms(TwilioAccount(ACCOUNT, ACCOUNT, TOKEN, NUMBER, url=url, timeout_seconds=5.0))
         handed = await sender.send(an_sms())
         assert isinstance(handed, NotTaken)
         assert "127.0.0.1" not in handed.detail
