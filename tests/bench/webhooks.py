@@ -112,7 +112,8 @@ async def _latency(bench: Bench, receiver: Receiver, rounds: int) -> list[Row]:
     await asyncio.to_thread(switch, bench, last, active=False)
     found: dict[str, list[Latencies]] = {path: [] for path in (ALONE, BESIDE)}
     for number in range(rounds):
-        for name, there in zip(found, last, strict=True):
+        turns = list(zip(found, last, strict=True))
+        for name, there in turns if number % 2 == 0 else reversed(turns):
             await asyncio.to_thread(switch, bench, [there], active=True)
             found[name].append(await _phase(bench, receiver, healthy, seed=11 + number))
             await asyncio.to_thread(switch, bench, [there], active=False)
@@ -120,7 +121,10 @@ async def _latency(bench: Bench, receiver: Receiver, rounds: int) -> list[Row]:
             await receiver.release()
     await asyncio.to_thread(switch, bench, healthy, active=False)
     alone, beside = (_all(each) for each in found.values())
-    moved = 100 * (beside.percentile(99) / alone.percentile(99) - 1)
+    moves = [
+        100 * (one.percentile(99) / other.percentile(99) - 1)
+        for one, other in zip(found[BESIDE], found[ALONE], strict=True)
+    ]
     name = f"commit to the request, {EVENTS_PER_SECOND}/s for {LISTENERS + 1} endpoints"
     fast = alone.percentile(99) < AIM_P99_MS
     return [
@@ -130,11 +134,12 @@ async def _latency(bench: Bench, receiver: Receiver, rounds: int) -> list[Row]:
         _row(f"{BESIDE}, p99", beside, 99, found[BESIDE], than=alone),
         Row(
             SECTION,
-            "by how much that moves p99",
+            "by how much that moves p99, median of rounds",
             "%",
-            moved,
+            median(moves),
+            moves,
             aim=f"< {AIM_MOVED_PERCENT}",
-            met=moved < AIM_MOVED_PERCENT,
+            met=median(moves) < AIM_MOVED_PERCENT,
             lower=True,
         ),
     ]

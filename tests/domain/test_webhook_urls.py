@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
+from socket import inet_aton, inet_ntoa
 from urllib.parse import urlsplit
 
 import pytest
@@ -167,6 +168,33 @@ def test_what_python_calls_private_is_never_public(address: object) -> None:
         assert found.is_global
         assert not any((found.is_multicast, found.is_reserved, found.is_loopback, found.is_link_local))
         assert not isinstance(found, IPv6Address) or (found.ipv4_mapped, found.sixtofour, found.teredo) == (None,) * 3
+
+
+@st.composite
+def written_oddly(draw: st.DrawFn) -> str:
+    """An address of IPv4 in a form that C's ``inet_aton`` reads: one to four parts, each decimal, octal or hex."""
+    address = draw(st.integers(0, 2**32 - 1))
+    count = draw(st.integers(1, 4))
+    parts = [address >> 8 * (3 - n) & 255 for n in range(count - 1)]
+    parts.append(address & (2 ** (8 * (5 - count)) - 1))
+    forms = [draw(st.sampled_from(("{}", "0{:o}", "0x{:x}", "0X{:X}", "0x00{:x}"))).format(part) for part in parts]
+    return ".".join(forms)
+
+
+@given(written_oddly())
+def test_an_address_is_read_in_one_form_only(host: str) -> None:
+    packed = inet_aton(host)
+    if host == inet_ntoa(packed):
+        assert public(ip_address(host)) == _accepted(host)
+    else:
+        assert not _accepted(host)
+
+
+def _accepted(host: str) -> bool:
+    try:
+        return target_of(f"https://{host}/", WORLD).address == ip_address(host)
+    except Refusal:
+        return False
 
 
 @given(st.text("htps:/@\\[]#?%.0127xaé-_ \t\n", max_size=40) | st.from_regex(r"https://[ -~]{1,40}", fullmatch=True))

@@ -18,10 +18,10 @@ MIB = 1_048_576
 
 
 async def test_one_that_never_answers() -> None:
-    found, there = await once(silent, deadline_seconds=0.3)
+    found, there = await once(silent, deadline_seconds=1)
     assert isinstance(found, NoAnswer)
-    assert found.reason == "no answer within 0.3 s"
-    assert found.duration_ms >= 299
+    assert found.reason == "no answer within 1 s"
+    assert found.duration_ms >= 999
     assert len(there.requests) == 1, "and it may have acted on it"
 
 
@@ -33,7 +33,7 @@ async def test_one_that_drips_its_headers() -> None:
             await line.say(b"X-Drip: 1\r\n")
             await asyncio.sleep(0.02)
 
-    found, _ = await once(script, deadline_seconds=0.3)
+    found, _ = await once(script, deadline_seconds=1)
     assert isinstance(found, NoAnswer)
 
 
@@ -47,7 +47,7 @@ async def test_one_that_drips_its_body_has_answered_and_holds_nobody_longer_than
 
     async with receiver(script) as there:
         client = OutwardClient(allow=HERE)
-        found = await post(client, there.url, deadline_seconds=0.3)
+        found = await post(client, there.url, deadline_seconds=1)
         assert isinstance(found, Answered)
         assert (found.status, found.truncated) == (200, True)
         assert set(found.body) == set(b".")
@@ -99,7 +99,7 @@ async def test_one_that_says_go_on_for_ever() -> None:
             await line.say(b"HTTP/1.1 103 Early\r\n\r\n")
             await asyncio.sleep(0.005)
 
-    found, _ = await once(script, deadline_seconds=0.3)
+    found, _ = await once(script, deadline_seconds=1)
     assert isinstance(found, NoAnswer)
 
 
@@ -219,7 +219,7 @@ async def test_one_that_never_reads_a_long_body() -> None:
     async def script(line: Line) -> None:
         await asyncio.sleep(3_600)
 
-    found, _ = await once(script, body=b"x" * 20 * MIB, deadline_seconds=0.5)
+    found, _ = await once(script, body=b"x" * 20 * MIB, deadline_seconds=1)
     assert isinstance(found, NoAnswer), "some of it may have arrived"
 
 
