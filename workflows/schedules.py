@@ -16,6 +16,7 @@ from temporalio.client import (
     ScheduleSpec,
 )
 
+from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
@@ -57,6 +58,15 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
                 name="settlement-watch",
                 summary="wake the workflows of tenants whose commands wait",
             ),
+        ),
+        "holdfast:alert-watch": _every(
+            _MINUTE,
+            start(
+                AlertWatchWorkflow.run,
+                name="alert-watch",
+                summary="bring back the workflows of alerts that are overdue",
+            ),
+            offset=timedelta(seconds=40),
         ),
         "holdfast:book-watch": _every(
             _MINUTE,

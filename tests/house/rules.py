@@ -65,6 +65,9 @@ TRANSACTION_MAKERS = {"db/engine.py", "db/migrations/env.py"}
 
 #: Who may open a transaction, and why. Steps that write go through db/step.py, routes through the API's `Call`.
 TRANSACTION_USERS: Mapping[str, str] = {
+    "activities/alerts/sending.py": "reads an attempt whose row is written, before it is handed over",
+    "activities/alerts/watch.py": "finds overdue alerts of every tenant",
+    "activities/vendors/mailbox.py": "is the vendor of a house without keys: keeps one message a transaction",
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
     "activities/book/audit.py": "recomputes every tenant's accounts page by page, and keeps what disagrees",
     "activities/book/part.py": "reads accounts of every tenant in one snapshot",
