@@ -117,12 +117,8 @@ def create_worker(
     escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
     reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     pricing = PriceActivities(engine, Doorbell(engine), prices or PriceDesk())
-    book = BookActivities(engine, Doorbell(engine), groups=book_groups)
     activities: list[Any] = [
-        book.plan,
-        book.revalue,
-        BookWatchActivities(engine).wake_behind,
-        BookAuditActivities(engine, Doorbell(engine)).audit,
+        *_book(engine, book_groups),
         escrow.open,
         escrow.apply,
         ledger.transfer,
@@ -164,6 +160,13 @@ def create_worker(
         ),
         **PACE,
     )
+
+
+def _book(engine: AsyncEngine, groups: int) -> list[Any]:
+    """The steps of the margin book; ``engine`` sees every tenant."""
+    book = BookActivities(engine, Doorbell(engine), groups=groups)
+    watch, audit = BookWatchActivities(engine), BookAuditActivities(engine, Doorbell(engine))
+    return [book.plan, book.revalue, watch.wake_behind, audit.audit]
 
 
 def local_senders(engine: AsyncEngine) -> Senders:

@@ -59,15 +59,6 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
                 summary="wake the workflows of tenants whose commands wait",
             ),
         ),
-        "holdfast:alert-watch": _every(
-            _MINUTE,
-            start(
-                AlertWatchWorkflow.run,
-                name="alert-watch",
-                summary="bring back the workflows of alerts that are overdue",
-            ),
-            offset=timedelta(seconds=40),
-        ),
         "holdfast:book-watch": _every(
             _MINUTE,
             start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
@@ -110,6 +101,21 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
             catchup=_DAY // 2,
         ),
         **_prices(start, price_refresh_seconds),
+        **_alerts(start),
+    }
+
+
+def _alerts(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
+    return {
+        "holdfast:alert-watch": _every(
+            _MINUTE,
+            start(
+                AlertWatchWorkflow.run,
+                name="alert-watch",
+                summary="bring back the workflows of alerts that are overdue",
+            ),
+            offset=timedelta(seconds=40),
+        )
     }
 
 

@@ -12,7 +12,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.worker import Worker
 
 from db.alerts.notifications import Stored
-from db.engine import enter_tenant, tenant_transaction, transaction
+from db.engine import tenant_transaction, transaction
 from db.ids import new_id
 from domain.alerts.model import Channel, DeliveryState, Ending, Policy, Severity, Status
 from domain.errors import Refusal
@@ -196,10 +196,11 @@ async def test_a_lost_run_is_brought_back(alerting: Alerting, temporal: Client, 
     before = len((await alerting.get(found.notification_id)).alert.deliveries)
     async with transaction(owner_engine) as connection:
         await connection.execute(
-            text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": str(alerting.tenant)}
-        )
-        await connection.execute(
-            text("UPDATE alert_notifications SET next_at = next_at - interval '1 hour' WHERE next_at IS NOT NULL")
+            text(
+                "UPDATE alert_notifications SET next_at = next_at - interval '1 hour'"
+                " WHERE next_at IS NOT NULL AND tenant_id = :tenant"
+            ),
+            {"tenant": alerting.tenant},
         )
     woken = await temporal.execute_workflow(AlertWatchWorkflow.run, id=f"watch-{new_id()}", task_queue=TASK_QUEUE)
     assert woken >= 1
