@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,13 +29,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. ``hang``: the headers come, the body never does. ``endless``: the body never ends."""
+    """One answer. ``hang``: the headers come, the body never does. ``endless``: the body never ends.
+    ``silent``: nothing comes at all. ``reset``: the connection ends."""
 
     body: Any = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     hang: bool = False
     endless: bool = False
+    silent: bool = False
+    reset: bool = False
 
     @property
     def content(self) -> bytes:
@@ -66,6 +71,14 @@ class Vendor:
             writer.close()
 
     async def _reply(self, writer: asyncio.StreamWriter, reply: Reply) -> None:
+        if reply.silent:
+            await asyncio.sleep(3_600)
+        if reply.reset:
+            # Closed so, it is a reset to the other side.
+            connection = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return
         length = str(len(reply.content))
         headers = {"Content-Type": "application/json", **reply.headers}
         headers |= {"Transfer-Encoding": "chunked"} if reply.endless else {"Content-Length": length}
