@@ -58,6 +58,7 @@ from activities.transfers.steps import PendingTransferActivities
 from activities.transfers.watch import TransferWatchActivities
 from activities.vendors.mailbox import LocalCallback, LocalMailbox, LocalSms
 from activities.vendors.nats import NatsPublisher
+from activities.vendors.senders import mail_sender, sms_sender
 from activities.vendors.sources import price_desk
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
@@ -174,6 +175,13 @@ def local_senders(engine: AsyncEngine) -> Senders:
     return Senders(LocalMailbox(engine), LocalSms(engine), LocalCallback(engine))
 
 
+def create_senders(settings: WorkerSettings, engine: AsyncEngine) -> Senders:
+    """Those whose accounts the settings name; the local mailbox for the others."""
+    local = local_senders(engine)
+    mail, sms = mail_sender(settings.sendgrid), sms_sender(settings.twilio)
+    return Senders(mail or local.mail, sms or local.sms, local.callback)
+
+
 def _alerting(
     tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, senders: Senders, base_url: str | None
 ) -> list[Any]:
@@ -245,6 +253,8 @@ async def run(settings: WorkerSettings) -> None:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
         stack.push_async_callback(prices.close)
+        senders = create_senders(settings, engine)
+        stack.push_async_callback(senders.close)
         try:
             client = await _reach(settings, tenants)
             async with transaction(engine) as connection:
@@ -261,6 +271,8 @@ async def run(settings: WorkerSettings) -> None:
             engine=engine,
             prices=prices,
             book_groups=settings.book_groups,
+            senders=senders,
+            base_url=settings.public_url,
         )
         outward = create_relay(
             client,

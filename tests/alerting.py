@@ -104,7 +104,7 @@ class Alerting:
                 event_type,
                 f"margin:{user}",
                 at or now(),
-                margin_data(user, event_type) | (data or {}),
+                margin_data(user, event_type) | dict(data or {}),
             )
             for event_type in types
         ]

@@ -81,6 +81,7 @@ class Stored:
     status: Status
     link_key: bytes
     message_body: str | None
+    failure_reason: str | None
     next_at: datetime | None
     sent_at: datetime | None
     delivered_at: datetime | None
@@ -211,6 +212,7 @@ def _stored(row: Any) -> Stored:
         Status(row.status),
         bytes(row.link_key),
         row.message_body,
+        row.failure_reason,
         row.next_at,
         row.sent_at,
         row.delivered_at,

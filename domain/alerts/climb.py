@@ -77,6 +77,25 @@ def hear(alert: Alert, outcome: moves.Outcome, at: datetime) -> Alert:
     return alert
 
 
+def receive(
+    alert: Alert,
+    number: int,
+    attempt_id: UUID,
+    word: moves.Word,
+    at: datetime,
+    *,
+    reference: str | None = None,
+    code: str | None = None,
+    detail: str | None = None,
+) -> Alert:
+    """The alert after a vendor's receipt about an attempt of the delivery ``number``."""
+    before = alert.delivery(number)
+    after = moves.receive(before, attempt_id, word, at, code=code, detail=detail)
+    if reference is not None and after.reference is None and attempt_id == after.attempt_id:
+        after = replace(after, reference=reference)
+    return alert if after == before else alert.with_delivery(after)
+
+
 def acknowledge(alert: Alert, note: Acknowledgement) -> Alert:
     """The alert once somebody took note; a second time changes nothing. Refuses what is over for another reason."""
     if alert.acknowledged is not None:

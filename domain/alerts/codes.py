@@ -18,5 +18,6 @@ CODES: Final = {
     "quiet_hours_incomplete": "quiet hours have a beginning and an end, which differ",
     "policy_steps_invalid": "a policy has 1 to 10 steps; the first begins at once, each later one after a pause",
     "template_unknown": "there is no such template",
-    "reference_in_reply": "a reply names no alert that was sent to this number",
+    "signature_invalid": "a receipt needs the signature of its vendor, whose key is among the settings",
+    "receipt_unreadable": "a receipt with a right signature is not what its vendor documents",
 }

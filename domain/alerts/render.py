@@ -119,7 +119,9 @@ def _values(facts: Mapping[str, Any]) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, value in facts.items():
         if isinstance(value, str | int) and not isinstance(value, bool):
-            values[name] = " ".join(str(value).split())[:_VALUE_CHARACTERS]
+            # What no text can carry, as half of a pair of surrogates, is replaced.
+            said = str(value).encode("utf-8", "replace").decode()
+            values[name] = " ".join(said.split())[:_VALUE_CHARACTERS]
     for name, places in (("health_score", 4), ("collateral_usd", 2), ("borrow_usd", 2)):
         whole, point, fraction = values.get(name, "").partition(".")
         if point:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import time, timedelta
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_what_is_over_is_not_acknowledged() -> None:
 
 
 def test_quiet_hours_hold_what_is_not_critical_and_nobody_else() -> None:
-    wishes = {"quiet_from": time(22), "quiet_to": time(7), "time_zone": "Europe/Berlin"}
+    wishes: dict[str, Any] = {"quiet_from": time(22), "quiet_to": time(7), "time_zone": "Europe/Berlin"}
     night = T0.replace(hour=23)
     policy = Policy(must_acknowledge=True, steps=(Step(), Step(60, ("user", "desk"))))
     story = Story(alert(policy=policy, raised_at=night), person(EMAIL, **wishes), person(EMAIL, user="desk"))
@@ -186,5 +187,5 @@ def test_nobody_to_tell_is_a_failure_that_says_so() -> None:
 
 
 def test_a_code_goes_out_at_once_whatever_its_user_wishes() -> None:
-    wishes = {"quiet_from": time(0), "quiet_to": time(23, 59), "minimum_severity": Severity.CRITICAL}
+    wishes: dict[str, Any] = {"quiet_from": time(0), "quiet_to": time(23, 59), "minimum_severity": Severity.CRITICAL}
     assert Story(alert(AlertType.CONTACT_CODE), person(SMS, **wishes)).move().begun == (1,)

@@ -87,6 +87,8 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
     "activities/settlement/watch.py": "finds commands of every tenant that wait too long",
     "activities/sealing/sealer.py": "seals one batch a transaction, and signs checkpoints",
+    "api/alerts/links.py": "finds whose alert a signed link names, before its tenant is known",
+    "api/alerts/receipts.py": "takes what vendors say, whose signature names no tenant",
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",

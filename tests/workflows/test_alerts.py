@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.worker import Worker
 
+from db.alerts.attempts import Phase
 from db.alerts.notifications import Stored
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
@@ -121,8 +122,8 @@ async def test_an_acknowledgement_ends_the_climb(alerting: Alerting, client: Ale
     await asyncio.sleep(2.5)  # two more steps would have come
     assert len(await alerting.box()) == before
     log = await alerting.log(found.notification_id)
-    place = [one.entry.phase for one in log].index("acknowledged")
-    assert "begun" not in [one.entry.phase for one in log[place:]]
+    place = [one.entry.phase for one in log].index(Phase.ACKNOWLEDGED)
+    assert Phase.BEGUN not in [one.entry.phase for one in log[place:]]
 
 
 async def test_a_recovery_closes_the_alert_and_says_so(alerting: Alerting, client: AlertClient) -> None:
