@@ -27,6 +27,10 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
+from activities.alerts.intake import AlertConsumer
+from activities.alerts.sending import Senders, SendingActivities
+from activities.alerts.steps import AlertActivities
+from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
@@ -52,7 +56,9 @@ from activities.settlement.watch import SettlementWatchActivities
 from activities.transfers.chain import ChainActivities
 from activities.transfers.steps import PendingTransferActivities
 from activities.transfers.watch import TransferWatchActivities
+from activities.vendors.mailbox import LocalCallback, LocalMailbox, LocalSms
 from activities.vendors.nats import NatsPublisher
+from activities.vendors.senders import mail_sender, sms_sender
 from activities.vendors.sources import price_desk
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
@@ -96,10 +102,13 @@ def create_worker(
     deployment: str = DEPLOYMENT_NAME,
     prices: PriceDesk | None = None,
     book_groups: int = BOOK_GROUPS,
+    senders: Senders | None = None,
+    base_url: str | None = None,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
-    ``prices`` says whom refreshes ask; without it nobody.
+    ``prices`` says whom refreshes ask; without it nobody. ``senders`` say who brings alerts to people; without them the
+    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages.
     """
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
@@ -109,12 +118,8 @@ def create_worker(
     escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
     reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     pricing = PriceActivities(engine, Doorbell(engine), prices or PriceDesk())
-    book = BookActivities(engine, Doorbell(engine), groups=book_groups)
     activities: list[Any] = [
-        book.plan,
-        book.revalue,
-        BookWatchActivities(engine).wake_behind,
-        BookAuditActivities(engine, Doorbell(engine)).audit,
+        *_book(engine, book_groups),
         escrow.open,
         escrow.apply,
         ledger.transfer,
@@ -139,6 +144,7 @@ def create_worker(
         pricing.record,
         pricing.keep_partitions,
         MarginActivities(tenants, doorbell).check,
+        *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
     ]
     return Worker(
         client,
@@ -157,6 +163,40 @@ def create_worker(
     )
 
 
+def _book(engine: AsyncEngine, groups: int) -> list[Any]:
+    """The steps of the margin book; ``engine`` sees every tenant."""
+    book = BookActivities(engine, Doorbell(engine), groups=groups)
+    watch, audit = BookWatchActivities(engine), BookAuditActivities(engine, Doorbell(engine))
+    return [book.plan, book.revalue, watch.wake_behind, audit.audit]
+
+
+def local_senders(engine: AsyncEngine) -> Senders:
+    """The local mailbox for every channel; ``engine`` sees every tenant."""
+    return Senders(LocalMailbox(engine), LocalSms(engine), LocalCallback(engine))
+
+
+def create_senders(settings: WorkerSettings, engine: AsyncEngine) -> Senders:
+    """Those whose accounts the settings name; the local mailbox for the others."""
+    local = local_senders(engine)
+    mail, sms = mail_sender(settings.sendgrid), sms_sender(settings.twilio)
+    return Senders(mail or local.mail, sms or local.sms, local.callback)
+
+
+def _alerting(
+    tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, senders: Senders, base_url: str | None
+) -> list[Any]:
+    """The steps of alerts."""
+    alerts = AlertActivities(tenants, doorbell, vendors=senders.names(), base_url=base_url)
+    sending = SendingActivities(tenants, senders)
+    return [
+        alerts.advance,
+        alerts.acknowledge,
+        sending.send,
+        sending.find,
+        AlertWatchActivities(engine).resume_overdue,
+    ]
+
+
 def create_relay(
     client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine, publisher: Publisher | None = None
 ) -> Relay:
@@ -166,6 +206,7 @@ def create_relay(
     consumers = [
         Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, waker)),
         sync.MarginSyncConsumer(engine, database_url, sync.CONSUMER, margin),
+        AlertConsumer(engine, database_url),
     ]
     if publisher is None:
         consumers.append(Consumer(engine, database_url, published.CONSUMER, published.InTheFeed()))
@@ -212,6 +253,8 @@ async def run(settings: WorkerSettings) -> None:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
         stack.push_async_callback(prices.close)
+        senders = create_senders(settings, engine)
+        stack.push_async_callback(senders.close)
         try:
             client = await _reach(settings, tenants)
             async with transaction(engine) as connection:
@@ -228,6 +271,8 @@ async def run(settings: WorkerSettings) -> None:
             engine=engine,
             prices=prices,
             book_groups=settings.book_groups,
+            senders=senders,
+            base_url=settings.public_url,
         )
         outward = create_relay(
             client,

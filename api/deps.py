@@ -24,6 +24,7 @@ from api.auth import Keys
 from api.bodies import JsonRequest, check_content_type, is_ndjson
 from api.pricebook import PriceBook
 from api.problems import documented
+from api.receiptdoor import ReceiptDoor
 from api.streams import Streams
 from db import ledger as db_ledger
 from db.doorbell import Doorbell
@@ -31,6 +32,7 @@ from db.engine import tenant_transaction
 from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
+from workflows.alerts.client import AlertClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 
@@ -69,6 +71,8 @@ class Services:
     prices: PriceClient
     price_book: PriceBook
     margin: MarginClient
+    alerts: AlertClient
+    receipts: ReceiptDoor
 
 
 class AssetBook:

@@ -13,6 +13,7 @@ from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from api import (
+    alerts,
     controls,
     escrow,
     events,
@@ -29,6 +30,7 @@ from api.auth import Keys
 from api.deps import AssetBook, Services
 from api.middleware import HttpMetrics, RequestMiddleware
 from api.pricebook import PriceBook
+from api.receiptdoor import ReceiptDoor, ReceiptMetrics
 from api.streams import StreamMetrics, Streams
 from db.doorbell import Doorbell
 from db.engine import Role, close, create_engine
@@ -36,6 +38,7 @@ from db.prices import PRICES_CHANNEL
 from domain.errors import Unavailable
 from kit.settings import ApiSettings
 from kit.temporal import connect
+from workflows.alerts.client import AlertClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 
@@ -58,6 +61,11 @@ TAGS = [
     },
     {"name": "prices", "description": "What assets are worth, from several sources, and how sure that is."},
     {"name": "margin", "description": "Health of margin accounts, what their users are told, and what would be."},
+    {
+        "name": "alerts",
+        "description": "What users were told, on which ways, and what came of it; who can be told, and how. Receipts "
+        "of vendors need no key: they are signed.",
+    },
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -70,6 +78,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     stream_metrics = StreamMetrics(registry)
+    twilio = settings.sms_twilio_auth_token
+    receipts = ReceiptDoor(
+        settings.public_url,
+        settings.mail_sendgrid_receipt_key,
+        None if twilio is None else twilio.get_secret_value(),
+        ReceiptMetrics(registry),
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -91,6 +106,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             prices=PriceClient(temporal, settings.temporal_task_queue),
             price_book=price_book,
             margin=MarginClient(temporal, settings.temporal_task_queue),
+            alerts=AlertClient(temporal, settings.temporal_task_queue),
+            receipts=receipts,
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -123,7 +140,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)

@@ -34,11 +34,12 @@ STATUS: dict[int, frozenset[str]] = {
             "account_not_yours",
             "not_a_party",
             "role_not_allowed",
+            "signature_invalid",
         }
     ),
     404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"})
     | {"transfer_unknown", "freeze_unknown", "command_unknown", "reconciliation_unknown", "price_unknown"}
-    | {"margin_account_unknown"},
+    | {"margin_account_unknown", "alert_unknown", "contact_unknown", "template_unknown"},
     409: frozenset(escrow_codes.WHEN)
     | {
         "no_arbiter",
@@ -66,6 +67,10 @@ STATUS: dict[int, frozenset[str]] = {
         "not_sealed_yet",
         "price_unusable",
         "effective_from_taken",
+        "alert_closed",
+        "contact_taken",
+        "contact_verified",
+        "contact_code_expired",
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),

@@ -52,6 +52,8 @@ class Scope(StrEnum):
     PRICES_WRITE = "prices:write"
     MARGIN_READ = "margin:read"
     MARGIN_WRITE = "margin:write"
+    ALERTS_READ = "alerts:read"
+    ALERTS_WRITE = "alerts:write"
     PLATFORM_WRITE = "platform:write"
     KEYS_WRITE = "keys:write"
     TENANTS_WRITE = "tenants:write"

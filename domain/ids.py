@@ -107,6 +107,11 @@ def margin_check_id(event_id: UUID, user_id: str) -> UUID:
     return uuid5(event_id, f"margin:{user_id}")
 
 
+def alert_workflow_id(notification_id: UUID) -> str:
+    """The id of the workflow that carries one alert; also what events and audit call it."""
+    return f"alert:{notification_id}"
+
+
 def is_user_id(text: str) -> bool:
     """Whether ``text`` may name a tenant's user.
 

@@ -35,4 +35,4 @@ class TwilioAccount:
     url: str = "https://api.twilio.com"
     timeout_seconds: float = 8.0
     threads: int = 4
-    settle_seconds: float = 60.0
+    settle_seconds: float = 40.0

@@ -34,6 +34,7 @@ TEST_BUILD = "test"
 
 #: Files of tests that take longest, in that order.
 LONGEST = (
+    "tests/e2e/test_alerts.py",
     "tests/model/test_machine.py",
     "tests/api/test_contract.py",
     "tests/e2e/test_stack_life.py",

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import UUID
 
 from activities.dispatch import Listener, TenantEvent, Wake
-from domain.ids import BOOK_WORKFLOW_ID, margin_check_id, margin_check_workflow_id, settlement_workflow_id
+from domain.ids import (
+    BOOK_WORKFLOW_ID,
+    alert_workflow_id,
+    margin_check_id,
+    margin_check_workflow_id,
+    settlement_workflow_id,
+)
+from workflows.alerts import AlertRun, AlertWorkflow
 from workflows.book import BookRun, BookWorkflow
 from workflows.margin import Cause, CheckMargin, MarginCheckWorkflow
 from workflows.search import attributes
@@ -51,4 +59,25 @@ def margin_check(event: TenantEvent, user_id: str) -> Wake:
     )
 
 
-LISTENERS: Mapping[str, Listener] = {"commands.received": _commands_received, "prices.ticked": _prices_ticked}
+def _alert_news(event: TenantEvent) -> Wake:
+    """An alert is new, or there is news of it: its workflow looks at the row, however many events say so."""
+    notification_id = UUID(event.data["notification_id"])
+    return Wake(
+        workflow=AlertWorkflow.run,
+        workflow_id=alert_workflow_id(notification_id),
+        argument=AlertRun(tenant_id=event.tenant_id, notification_id=notification_id),
+        summary=f"{event.data['alert_type']}, {event.data['severity']}",
+        search_attributes=attributes(event.tenant_id, status=event.data["status"], users=(event.data["user_id"],)),
+        signal="look",
+    )
+
+
+LISTENERS: Mapping[str, Listener] = {
+    "commands.received": _commands_received,
+    "prices.ticked": _prices_ticked,
+    "alert.raised": _alert_news,
+    "alert.grouped": _alert_news,
+    "alert.recovered": _alert_news,
+    "alert.superseded": _alert_news,
+    "alert.receipt": _alert_news,
+}

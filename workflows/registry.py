@@ -12,6 +12,8 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import Info
 
 from domain.errors import HoldfastError
+from workflows.alerts.watch import AlertWatchWorkflow
+from workflows.alerts.workflow import AlertWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
@@ -27,6 +29,8 @@ from workflows.transfers.watch import TransferWatchWorkflow
 from workflows.transfers.workflow import PendingTransferWorkflow
 
 WORKFLOWS: tuple[type[Any], ...] = (
+    AlertWorkflow,
+    AlertWatchWorkflow,
     BookWorkflow,
     BookWatchWorkflow,
     BookAuditWorkflow,

@@ -16,6 +16,7 @@ from temporalio.client import (
     ScheduleSpec,
 )
 
+from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
@@ -100,6 +101,21 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
             catchup=_DAY // 2,
         ),
         **_prices(start, price_refresh_seconds),
+        **_alerts(start),
+    }
+
+
+def _alerts(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
+    return {
+        "holdfast:alert-watch": _every(
+            _MINUTE,
+            start(
+                AlertWatchWorkflow.run,
+                name="alert-watch",
+                summary="bring back the workflows of alerts that are overdue",
+            ),
+            offset=timedelta(seconds=40),
+        )
     }
 
 

@@ -223,4 +223,5 @@ def _person(text: str) -> Mapping[str, str]:
 
 
 def _text(each: Mapping[str, object], key: str) -> str:
-    return str(each.get(key) or "")
+    text = str(each.get(key) or "")
+    return "" if text == "null" else text

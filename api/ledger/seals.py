@@ -24,7 +24,7 @@ proof_routes = router("/ledger/transactions", "ledger")
 
 
 class CheckpointView(BaseModel):
-    """What the whole ledger was at a moment, signed: a C2SP checkpoint (tlog-checkpoint) over its sealed batches."""
+    """What a whole stream was at a moment, signed: a C2SP checkpoint (tlog-checkpoint) over its sealed batches."""
 
     tree_size: int = Field(description="How many batches it covers")
     note: str = Field(description="The signed note; keep it, and later ones must continue it")
@@ -36,9 +36,9 @@ class CheckpointView(BaseModel):
 
 
 class ProofView(BaseModel):
-    """How a transaction's hash leads to a signed root, by the rules of RFC 6962. Hashes are hexadecimal."""
+    """How the hash of a row leads to a signed root, by the rules of RFC 6962. Hashes are hexadecimal."""
 
-    leaf: str = Field(description="SHA-256 over a zero byte and the transaction's sealed form")
+    leaf: str = Field(description="SHA-256 over a zero byte and the row's sealed form")
     entry_index: int = Field(description="Its place in the batch, from 0")
     entry_count: int
     entry_path: list[str] = Field(description="From the leaf to the root of the batch")
@@ -63,7 +63,7 @@ async def list_checkpoints(
     async with call.transaction() as connection:
         rows = await proofs.newest_checkpoints(connection, _STREAM, before=before, limit=limit + 1)
     rows, next_cursor = pager.page(rows, limit, "tree_size")
-    return Page(items=[_view(row) for row in rows], next_cursor=next_cursor)
+    return Page(items=[checkpoint_view(row) for row in rows], next_cursor=next_cursor)
 
 
 @proof_routes.get("/{transaction_id}/proof", responses=documented(404, 409))
@@ -74,6 +74,11 @@ async def read_proof(transaction_id: UUID, call: Annotated[Call, Depends(caller(
         proof = await proofs.inclusion(connection, _STREAM, found.sequence, transaction_id)
     if proof is None:
         raise Refusal("not_sealed_yet", "no checkpoint covers this transaction yet; ask again in a minute")
+    return proof_view(proof)
+
+
+def proof_view(proof: proofs.Inclusion) -> ProofView:
+    """A proof as it is answered."""
     return ProofView(
         leaf=proof.leaf.hex(),
         entry_index=proof.entry_index,
@@ -82,11 +87,12 @@ async def read_proof(transaction_id: UUID, call: Annotated[Call, Depends(caller(
         batch=proof.head.form(),
         batch_index=proof.head.batch_no - 1,
         batch_path=[node.hex() for node in proof.batch_path],
-        checkpoint=_view(proof.checkpoint),
+        checkpoint=checkpoint_view(proof.checkpoint),
     )
 
 
-def _view(row: proofs.CheckpointRow) -> CheckpointView:
+def checkpoint_view(row: proofs.CheckpointRow) -> CheckpointView:
+    """A checkpoint as it is answered."""
     return CheckpointView(
         tree_size=row.tree_size, note=row.note, verifier_key=row.verifier_key, recorded_at=row.recorded_at
     )

@@ -10,6 +10,7 @@ from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import db.alerts.tables
 import db.audit
 import db.consumers
 import db.escrow.tables

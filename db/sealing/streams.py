@@ -46,4 +46,26 @@ LEDGER = Stream(
     """,
 )
 
-STREAMS: Mapping[str, Stream] = {stream.name: stream for stream in (LEDGER,)}
+#: The form is ``domain.sealing.records.attempt_form``: what was sent, before it was, and what was said of it.
+ALERTS = Stream(
+    "alerts",
+    "alert_attempts",
+    "sequence",
+    """
+    SELECT a.sequence AS key, a.tenant_id AS tenant, uuid_send(a.entry_id) AS id, concat(
+        'holdfast alert 1|', a.sequence, '|', a.tenant_id, '|', a.entry_id, '|', a.notification_id, '|', a.attempt_id,
+        '|', a.delivery, '|', encode(timestamptz_send(a.at), 'hex'), '|',
+        encode(timestamptz_send(a.recorded_at), 'hex'), t.texts
+    ) AS form
+    FROM (
+        SELECT * FROM alert_attempts WHERE sequence > :after AND sequence <= :until ORDER BY sequence LIMIT :limit
+    ) AS a,
+    LATERAL (
+        SELECT string_agg(concat('|', octet_length(said), ':', said), '' ORDER BY n) AS texts
+        FROM unnest(ARRAY[a.phase, a.channel, a.vendor, a.address, a.subject, a.body, a.html, a.outcome, a.reference,
+            a.code, a.detail, a.provider_event]) WITH ORDINALITY AS s (said, n)
+    ) AS t
+    """,
+)
+
+STREAMS: Mapping[str, Stream] = {stream.name: stream for stream in (LEDGER, ALERTS)}

@@ -81,6 +81,46 @@ def ledger_entry(t: Transaction, legs: Iterable[Leg]) -> Entry:
     return Entry(int(t.sequence), tenant, identity, leaf_hash(ledger_form(t, legs)))
 
 
+class Attempt(NamedTuple):
+    """A row of ``alert_attempts`` as text, its instants as ``instant_hex`` writes them; what is null is None."""
+
+    sequence: str
+    tenant_id: str
+    entry_id: str
+    notification_id: str
+    attempt_id: str | None
+    delivery: str
+    at: str
+    recorded_at: str
+    phase: str
+    channel: str | None
+    vendor: str | None
+    address: str | None
+    subject: str | None
+    body: str | None
+    html: str | None
+    outcome: str | None
+    reference: str | None
+    code: str | None
+    detail: str | None
+    provider_event: str | None
+
+
+def attempt_form(a: Attempt) -> bytes:
+    """Version 1 of a row of the log of attempts."""
+    head = (
+        f"holdfast alert 1|{a.sequence}|{a.tenant_id}|{a.entry_id}|{a.notification_id}|{a.attempt_id or ''}|"
+        f"{a.delivery}|{a.at}|{a.recorded_at}"
+    )
+    return (head + "".join(f"|{_counted(text)}" for text in a[8:])).encode()
+
+
+def attempt_entry(a: Attempt) -> Entry:
+    """The entry of a row of the log of attempts."""
+    tenant, identity = bytes.fromhex(a.tenant_id.replace("-", "")), bytes.fromhex(a.entry_id.replace("-", ""))
+    return Entry(int(a.sequence), tenant, identity, leaf_hash(attempt_form(a)))
+
+
 def _leg_form(leg: Leg) -> str:
     return (
         f"\n{leg.leg_no}|{leg.account_id}|{leg.amount_minor}|{leg.hold_id or ''}|"

@@ -18,12 +18,15 @@ PLATFORM_TABLES = {
     "price_ticks",
 }
 #: Tables whose rows come and go: the app may delete its tenant's.
-DELETABLE = {"margin_positions"}
+DELETABLE = {"alert_policies", "margin_positions"}
 #: What runs with the owner's rights, and so past row-level security. Each one is a door that was thought about.
 DEFINER_FUNCTIONS = {
     "count_api_key_uses",
     "create_tenant",
     "feed_head",
+    "find_alert",
+    "find_alert_attempt",
+    "find_alert_number",
     "feed_news",
     "find_api_key",
     "ledger_legs_apply",
@@ -57,6 +60,11 @@ NEVER_WRITTEN = [
     ("margin_health_snapshots", "health_score"),
     ("margin_events", "message"),
     ("margin_parameters", "ltv_bps"),
+    ("alert_contacts", "address"),
+    ("alert_contacts", "user_id"),
+    ("alert_notifications", "user_id"),
+    ("alert_notifications", "raised_at"),
+    ("alert_notifications", "link_key"),
 ]
 #: Tables of which no row is ever changed.
 UNCHANGING = [
@@ -70,4 +78,6 @@ UNCHANGING = [
     "margin_parameter_versions",
     "margin_parameters",
     "margin_health_snapshots",
+    "alert_attempts",
+    "mailbox_messages",
 ]

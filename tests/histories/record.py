@@ -23,6 +23,7 @@ from domain.errors import Refusal
 from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_workflow_id
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
+from tests.histories.alerts import ALERTS
 from tests.histories.book import BOOK
 from tests.histories.ledger import LEDGER
 from tests.histories.margin import MARGIN
@@ -302,6 +303,7 @@ STORIES: dict[str, Story] = {
         *MARGIN,
         *BOOK,
         *PRICES,
+        *ALERTS,
     )
 }
 

@@ -65,6 +65,9 @@ TRANSACTION_MAKERS = {"db/engine.py", "db/migrations/env.py"}
 
 #: Who may open a transaction, and why. Steps that write go through db/step.py, routes through the API's `Call`.
 TRANSACTION_USERS: Mapping[str, str] = {
+    "activities/alerts/sending.py": "reads an attempt whose row is written, before it is handed over",
+    "activities/alerts/watch.py": "finds overdue alerts of every tenant",
+    "activities/vendors/mailbox.py": "is the vendor of a house without keys: keeps one message a transaction",
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
     "activities/book/audit.py": "recomputes every tenant's accounts page by page, and keeps what disagrees",
     "activities/book/part.py": "reads accounts of every tenant in one snapshot",
@@ -84,6 +87,8 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
     "activities/settlement/watch.py": "finds commands of every tenant that wait too long",
     "activities/sealing/sealer.py": "seals one batch a transaction, and signs checkpoints",
+    "api/alerts/links.py": "finds whose alert a signed link names, before its tenant is known",
+    "api/alerts/receipts.py": "takes what vendors say, whose signature names no tenant",
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
     "api/health.py": "asks whether Postgres answers",

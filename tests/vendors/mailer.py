@@ -122,4 +122,5 @@ class SendGrid:
 
 
 def _errors(status: int, message: str, field: str | None = None) -> Reply:
-    return Reply({"errors": [{"message": message, "field": field, "help": None}]}, status)
+    # It writes the word where there is none.
+    return Reply({"errors": [{"message": message, "field": field or "null"}]}, status)

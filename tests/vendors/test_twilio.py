@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from activities.ports import Handed, NotTaken, Rejected, Sms, Taken, Unsure
@@ -316,3 +318,35 @@ async def test_receipts_come_where_they_were_asked_for(twilio: Twilio) -> None:
     assert receipt is not None
     assert (receipt.attempt_id, receipt.status, receipt.code) == (sms.attempt_id, "undelivered", "30003")
     assert (twilio_reply(reply).text, twilio_reply(reply).sender) == ("ACK 4711", TO)
+
+
+FAULTS = st.sampled_from(
+    [
+        Fault(429, {"code": 20429, "message": "m"}),
+        Fault(500),
+        Fault(500, acts=True),
+        Fault(502, acts=True),
+        Fault(201, "no JSON", acts=True),
+        Fault(reset=True),
+        Fault(reset=True, acts=True),
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(FAULTS, max_size=8), st.integers(-7_200, 7_200))
+async def test_whatever_goes_wrong_each_message_is_there_once(faults: list[Fault], ahead: int) -> None:
+    """Whoever hands over again only what was certainly not taken loses nothing and repeats nothing."""
+    async with vendor() as served:
+        twilio = Twilio(served, ahead=timedelta(seconds=ahead))
+        twilio.faults.add(*faults)
+        sender = _sender(twilio)
+        for text in ("one", "two", "three"):
+            handed: Handed = NotTaken("not yet")
+            while not isinstance(handed, Taken):
+                sms, since = an_sms(text), datetime.now(UTC)
+                handed = await sender.send(sms)
+                while isinstance(handed, Unsure):
+                    handed = await sender.find(sms, since)
+        await sender.close()
+        assert [message.text for message in twilio.messages] == ["one", "two", "three"]

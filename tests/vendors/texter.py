@@ -65,6 +65,11 @@ class Twilio:
     def url(self) -> str:
         return self.vendor.url
 
+    @property
+    def created(self) -> int:
+        """How often somebody asked for a message to be sent, whatever came of it."""
+        return sum(asked.method == "POST" for asked in self.vendor.asked)
+
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 

@@ -27,6 +27,12 @@ Run queries as a member of `holdfast_app`, with `SET app.tenant = '<tenant id>'`
 #: What each table is for. A table that is missing here fails the check.
 ABOUT = {
     "accounts": "What a party has of one asset, and our own accounts: the outside world and the fees.",
+    "alert_attempts": "Every attempt to deliver an alert: what was sent before the call, its answer, what came later. "
+    "Append-only and sealed.",
+    "alert_contacts": "Ways to a user, used once a code that was sent there came back.",
+    "alert_notifications": "Alerts, with where each of their deliveries stands.",
+    "alert_policies": "What a tenant decided follows an alert until somebody acknowledges it.",
+    "alert_preferences": "Language, clock, quiet hours and least urgency of a user.",
     "api_keys": "Who may call, hashed; found by a function before the tenant is known.",
     "assets": "What amounts are counted in. Platform-wide: every tenant reads it, a migration adds to it.",
     "audit_log": "Who did what to what, and when. Append-only; an escrow's timeline is read from it.",
@@ -39,6 +45,7 @@ ABOUT = {
     "idempotency_keys": "Requests in flight and the answers of finished ones, kept for a week.",
     "ledger_legs": "What a transaction moves. Append-only; inserting legs is the only way to move money.",
     "ledger_transactions": "Why money moved, and when. Append-only.",
+    "mailbox_messages": "What was told where no vendor is set up: the local mailbox.",
     "margin_accounts": "Whose health is watched: the levels, what its user was last told, and what the book follows.",
     "margin_audit_findings": "Accounts that the auditor found told what no rule explains. There should be none.",
     "margin_book": "How far each of the 64 shards of the margin book is, and the fence against stragglers.",
