@@ -38,7 +38,7 @@ from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
 from activities.margin import published, sync
 from activities.margin.steps import MarginActivities
-from activities.ports import Publisher
+from activities.ports import Outward, Publisher
 from activities.prices.desk import PriceDesk
 from activities.prices.steps import PriceActivities, keep_partitions
 from activities.publishing import Publishing, consumer_name
@@ -53,11 +53,16 @@ from activities.transfers.chain import ChainActivities
 from activities.transfers.steps import PendingTransferActivities
 from activities.transfers.watch import TransferWatchActivities
 from activities.vendors.nats import NatsPublisher
+from activities.vendors.outward import OutwardClient
 from activities.vendors.sources import price_desk
+from activities.webhooks import fanout
+from activities.webhooks.lane import Pace
+from activities.webhooks.steps import WebhookActivities, WebhookWatchActivities
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
 from domain.errors import Unavailable
+from domain.webhooks.addresses import Reach
 from kit.build import build_id
 from kit.clock import now
 from kit.logs import configure_logging
@@ -66,9 +71,11 @@ from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from workflows.client import EscrowClient
+from workflows.limits import webhook_queue
 from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
+from workflows.webhooks.client import wake_endpoint
 
 GRACE = timedelta(seconds=10)
 EXIT_UNAVAILABLE = 3
@@ -82,6 +89,11 @@ PACE: dict[str, Any] = {
     "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
     "graceful_shutdown_timeout": GRACE,
 }
+
+#: Endpoints whose turns a process takes at a time; one that hangs holds one of them.
+WEBHOOK_TURNS_MAX = 500
+#: Connections for turns: each is needed for moments.
+WEBHOOK_CONNECTIONS = 8
 
 _log = logging.getLogger("worker")
 
@@ -139,6 +151,7 @@ def create_worker(
         pricing.record,
         pricing.keep_partitions,
         MarginActivities(tenants, doorbell).check,
+        WebhookWatchActivities(engine).resume_waiting,
     ]
     return Worker(
         client,
@@ -157,6 +170,29 @@ def create_worker(
     )
 
 
+def create_webhook_worker(
+    client: Client,
+    task_queue: str,
+    *,
+    engine: AsyncEngine,
+    outward: Outward,
+    pace: Pace | None = None,
+) -> Worker:
+    """Who takes endpoints' turns, beside the worker of ``task_queue``; ``engine`` sees every tenant.
+
+    It has no workflows and no version of its own: any build takes any endpoint's turn.
+    """
+    webhooks = WebhookActivities(engine, Doorbell(engine), outward, pace)
+    return Worker(
+        client,
+        task_queue=webhook_queue(task_queue),
+        activities=[webhooks.take_turn],
+        interceptors=[FailureInterceptor()],
+        max_concurrent_activities=WEBHOOK_TURNS_MAX,
+        graceful_shutdown_timeout=timedelta(0),
+    )
+
+
 def create_relay(
     client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine, publisher: Publisher | None = None
 ) -> Relay:
@@ -166,6 +202,7 @@ def create_relay(
     consumers = [
         Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, waker)),
         sync.MarginSyncConsumer(engine, database_url, sync.CONSUMER, margin),
+        fanout.FanoutConsumer(engine, database_url, fanout.CONSUMER, fanout.Fanout(engine, waker, wake_endpoint)),
     ]
     if publisher is None:
         consumers.append(Consumer(engine, database_url, published.CONSUMER, published.InTheFeed()))
@@ -199,18 +236,30 @@ def create_price_desk(settings: WorkerSettings) -> PriceDesk:
     raise SystemExit(EXIT_CONFIGURATION)
 
 
+def create_outward(settings: WorkerSettings) -> OutwardClient:
+    """The door to strangers' URLs."""
+    try:
+        return OutwardClient(allow=Reach.parse(settings.outward_allow))
+    except ValueError as error:
+        print(f"configuration: OUTWARD_ALLOW {error}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_CONFIGURATION)
+
+
 async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT, then finish what is under way."""
     build = settings.holdfast_build_id or build_id()
-    signer, prices = _signer(settings), create_price_desk(settings)
+    signer, prices, outward = _signer(settings), create_price_desk(settings), create_outward(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tenants = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
     engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8 + settings.book_groups)
+    sending = create_engine(settings.database_url, Role.ENGINE, pool_size=WEBHOOK_CONNECTIONS)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
+        stack.push_async_callback(sending.dispose)
+        stack.push_async_callback(outward.close)
         stack.push_async_callback(prices.close)
         try:
             client = await _reach(settings, tenants)
@@ -229,22 +278,24 @@ async def run(settings: WorkerSettings) -> None:
             prices=prices,
             book_groups=settings.book_groups,
         )
-        outward = create_relay(
+        webhooks = create_webhook_worker(client, settings.temporal_task_queue, engine=sending, outward=outward)
+        feed = create_relay(
             client,
             settings.temporal_task_queue,
             settings.database_url,
             engine=engine,
             publisher=create_publisher(settings),
         )
-        relay = asyncio.create_task(outward.run(), name="relay")
+        relay = asyncio.create_task(feed.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
+        tasks.append(asyncio.create_task(_until(webhooks, stop), name="webhooks"))
         tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        await tasks[1]
+        await asyncio.gather(*tasks[1:3], return_exceptions=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

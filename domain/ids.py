@@ -107,6 +107,11 @@ def margin_check_id(event_id: UUID, user_id: str) -> UUID:
     return uuid5(event_id, f"margin:{user_id}")
 
 
+def webhook_workflow_id(subscription_id: UUID) -> str:
+    """The id of the workflow that works an endpoint's deliveries off; also what events and audit call the endpoint."""
+    return f"webhook:{subscription_id}"
+
+
 def is_user_id(text: str) -> bool:
     """Whether ``text`` may name a tenant's user.
 

@@ -54,7 +54,7 @@ INEXACT: Mapping[str, str] = {
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay, the sealer, retention, reconciliation, prices and the margin book",
+    "worker.py": "hands it to the relay, the sealer, retention, reconciliation, prices, webhooks and the margin book",
     "tools/prices.py": "adds prices of the past, and accepts what waits for an operator",
     "tools/tenants.py": "makes tenants and their first keys",
     "tools/seals/verify.py": "compares every tenant's rows with their seals, and only reads",
@@ -83,6 +83,12 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/retention.py": "deletes what is old, one batch a transaction",
     "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
     "activities/settlement/watch.py": "finds commands of every tenant that wait too long",
+    "activities/webhooks/due.py": "asks which endpoints have something due",
+    "activities/webhooks/fanout.py": "finds out who wants the events of a page",
+    "activities/webhooks/lane.py": "writes attempts down before their requests, a group in one commit",
+    "activities/webhooks/noting.py": "writes what came of attempts, a group in one commit",
+    "activities/webhooks/replaying.py": "begins the deliveries of a page of a replay",
+    "activities/webhooks/steps.py": "finds endpoints that nobody works for; ends what waits for deleted ones",
     "activities/sealing/sealer.py": "seals one batch a transaction, and signs checkpoints",
     "api/auth.py": "finds a key before its tenant is known, and counts the uses of all tenants at once",
     "api/deps.py": "the API's session: the transaction of every route",
