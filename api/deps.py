@@ -31,8 +31,10 @@ from db.engine import tenant_transaction
 from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
+from domain.webhooks.addresses import Reach
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
+from workflows.webhooks.client import WebhookClient
 
 _ASSETS_SECONDS = 5.0
 _SUMMARY_CHARACTERS = 60
@@ -69,6 +71,8 @@ class Services:
     prices: PriceClient
     price_book: PriceBook
     margin: MarginClient
+    webhooks: WebhookClient
+    reach: Reach
 
 
 class AssetBook:

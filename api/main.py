@@ -24,6 +24,7 @@ from api import (
     problems,
     reconciliation,
     settlement,
+    webhooks,
 )
 from api.auth import Keys
 from api.deps import AssetBook, Services
@@ -34,10 +35,12 @@ from db.doorbell import Doorbell
 from db.engine import Role, close, create_engine
 from db.prices import PRICES_CHANNEL
 from domain.errors import Unavailable
+from domain.webhooks.addresses import Reach
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
+from workflows.webhooks.client import WebhookClient
 
 VERSION = "0.1.0"
 DESCRIPTION = """
@@ -58,6 +61,10 @@ TAGS = [
     },
     {"name": "prices", "description": "What assets are worth, from several sources, and how sure that is."},
     {"name": "margin", "description": "Health of margin accounts, what their users are told, and what would be."},
+    {
+        "name": "webhooks",
+        "description": "Endpoints that get events, signed as Standard Webhooks has it, and what came of it.",
+    },
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -91,6 +98,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             prices=PriceClient(temporal, settings.temporal_task_queue),
             price_book=price_book,
             margin=MarginClient(temporal, settings.temporal_task_queue),
+            webhooks=WebhookClient(temporal, settings.temporal_task_queue),
+            reach=Reach.parse(settings.outward_allow),
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -123,7 +132,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, webhooks)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)

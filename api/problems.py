@@ -38,7 +38,7 @@ STATUS: dict[int, frozenset[str]] = {
     ),
     404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"})
     | {"transfer_unknown", "freeze_unknown", "command_unknown", "reconciliation_unknown", "price_unknown"}
-    | {"margin_account_unknown"},
+    | {"margin_account_unknown", "webhook_unknown", "delivery_unknown", "replay_unknown"},
     409: frozenset(escrow_codes.WHEN)
     | {
         "no_arbiter",
@@ -66,6 +66,8 @@ STATUS: dict[int, frozenset[str]] = {
         "not_sealed_yet",
         "price_unusable",
         "effective_from_taken",
+        "webhook_disabled",
+        "delivery_waiting",
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),

@@ -52,6 +52,8 @@ class Scope(StrEnum):
     PRICES_WRITE = "prices:write"
     MARGIN_READ = "margin:read"
     MARGIN_WRITE = "margin:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     PLATFORM_WRITE = "platform:write"
     KEYS_WRITE = "keys:write"
     TENANTS_WRITE = "tenants:write"

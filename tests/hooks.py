@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
 from activities.dispatch import Wake
+from activities.ports import Outward
 from activities.vendors.outward import OutwardClient
 from activities.webhooks import fanout
 from activities.webhooks.fanout import Fanout, FanoutConsumer
@@ -95,6 +97,7 @@ class Hooks:
     engine: AsyncEngine
     tenant: UUID
     woken: Woken = field(default_factory=Woken)
+    doors: list[OutwardClient] = field(default_factory=list)
 
     async def subscribe(self, url: str, *types: str, **changes: Any) -> Hook:
         return await subscribe(self.tenants, self.tenant, url, *types, **changes)
@@ -117,22 +120,25 @@ class Hooks:
             pass
         await consumer._leadership.release()
 
-    def process(self, pace: Pace = QUICK, outward: Any = None) -> WebhookActivities:
+    def process(self, pace: Pace = QUICK, outward: Outward | None = None) -> WebhookActivities:
         """The steps of a worker's process."""
-        return WebhookActivities(self.engine, Doorbell(self.engine), outward or OutwardClient(allow=LOCAL), pace)
+        if outward is None:
+            self.doors.append(OutwardClient(allow=LOCAL))
+            outward = self.doors[-1]
+        return WebhookActivities(self.engine, Doorbell(self.engine), outward, pace)
 
     async def turn(
-        self, hook: Hook, pace: Pace = QUICK, *, outward: Any = None, process: WebhookActivities | None = None
+        self,
+        hook: Hook,
+        pace: Pace = QUICK,
+        *,
+        outward: Outward | None = None,
+        process: WebhookActivities | None = None,
     ) -> TurnDone:
         """A turn, as a worker takes it."""
-        door = outward or OutwardClient(allow=LOCAL)
-        steps = process or self.process(pace, door)
-        try:
-            asked = TakeTurn(tenant_id=self.tenant, subscription_id=hook.id)
-            return await ActivityEnvironment().run(steps.take_turn, asked)
-        finally:
-            if outward is None and process is None:
-                await door.close()
+        steps = process or self.process(pace, outward)
+        asked = TakeTurn(tenant_id=self.tenant, subscription_id=hook.id)
+        return await ActivityEnvironment().run(steps.take_turn, asked)
 
     async def deliveries(self, hook: Hook) -> list[reports.Delivery]:
         """Every delivery of an endpoint with its attempts, in the order of writing."""
@@ -140,6 +146,15 @@ class Hooks:
             found = await reports.list_(connection, hook.id, reports.DeliveryFilter(), before=None, limit=10_000)
             attempts = await reports.attempts_of(connection, hook.id, [each.message_id for each in found])
         return [replace(each, attempts=attempts.get(each.message_id, ())) for each in found[::-1]]
+
+    async def rotate(self, hook: Hook) -> Hook:
+        """New keys beside the old ones."""
+        shared, private = SharedSecret.generate(), PrivateKey.generate()
+        async with tenant_transaction(self.tenants, self.tenant) as connection:
+            await subscriptions.retire_keys(connection, hook.id, now() + timedelta(hours=1))
+            keys = NewKeys(new_id(), shared.key, private.seed, private.public.key)
+            await subscriptions.add_keys(connection, self.tenant, hook.id, keys)
+        return Hook(hook.subscription, shared, private)
 
     async def make_due(self, hook: Hook) -> None:
         """Let time pass until everything that waits is due."""
@@ -164,8 +179,9 @@ async def hooking(url: str) -> AsyncIterator[Hooks]:
     tenant = new_id()
     async with transaction(tenants) as connection:
         await create_tenant(connection, new_tenant=tenant, name="hooks")
-    yield Hooks(url, tenants, engine, tenant)
-    await asyncio.gather(tenants.dispose(), engine.dispose())
+    made = Hooks(url, tenants, engine, tenant)
+    yield made
+    await asyncio.gather(tenants.dispose(), engine.dispose(), *(door.close() for door in made.doors))
 
 
 def received(receiver: Vendor) -> list[str]:

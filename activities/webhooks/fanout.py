@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from activities.consuming import Consumer, Delivered, TenantEvent
 from activities.dispatch import Wake, Waking, deliver_wakes
-from activities.webhooks.rendering import body_of
 from db.engine import transaction
 from db.outbox import FeedEvent
 from db.webhooks import writing
+from db.webhooks.rendering import body_of
 from db.webhooks.writing import NewDelivery, Origin, Subscriber
 from domain.ids import PLATFORM_TENANT
 

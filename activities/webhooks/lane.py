@@ -100,6 +100,7 @@ class Lane:
                 noting.result()
             self._news.clear()
             wanted = self._window - self._outstanding
+            settled = not (self._outstanding or self._notes.pending)
             if not senders or wanted >= max(1, self._window // 2):
                 loaded, claimed = await self._take(wanted if senders else 0)
                 if loaded is None or loaded.endpoint.status is not EndpointStatus.ACTIVE or loaded.endpoint.resting:
@@ -110,12 +111,16 @@ class Lane:
                 await self._push(loaded, claimed)
                 if loaded.endpoint.replaying:
                     await replay_page(self._engine, *self._whom)
-                self._drained = len(claimed) < wanted and not loaded.endpoint.replaying
-                if not self._drained:
+                short = len(claimed) < wanted and not loaded.endpoint.replaying
+                # With an order, what is under way hides what is behind it.
+                self._drained = short and (settled or not self._in_order)
+                if not short:
                     continue
             if self._outstanding or self._notes.pending:
                 quiet_since = None
-                await self._wait(self._pace.linger_seconds)
+                await self._wait(self._pace.linger_seconds or self._pace.deadline_seconds)
+                continue
+            if not self._drained:
                 continue
             quiet_since = quiet_since or at
             left = self._pace.linger_seconds - (at - quiet_since)
@@ -171,6 +176,10 @@ class Lane:
             self._window = min(self._window, max(1, int(rate * self._pace.ahead_seconds)))
 
     @property
+    def _in_order(self) -> bool:
+        return isinstance(self._queue, SubjectOrder)
+
+    @property
     def _outstanding(self) -> int:
         return len(self._queue) + self._flying
 
@@ -191,10 +200,10 @@ class Lane:
             self._sent += 1
             for each in held_up:
                 self._give_back(each, "one before it was not delivered")
-            if len(self._queue) and isinstance(self._queue, SubjectOrder):
+            if len(self._queue) and self._in_order:
                 async with self._work:
                     self._work.notify()
-            if not self._drained and self._outstanding <= self._window // 2:
+            if not (self._drained or self._in_order) and self._outstanding <= self._window // 2:
                 self._news.set()
 
     async def _attempt(self, ready: Ready) -> bool:

@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.webhooks.fanout import delivery_of
-from activities.webhooks.rendering import body_of
 from db import outbox
 from db.engine import enter_tenant, transaction
 from db.webhooks import writing
+from db.webhooks.rendering import body_of
 
 PAGE_EVENTS: Final = 1_000
 

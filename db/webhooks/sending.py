@@ -98,15 +98,16 @@ _KEYS = text(
     " AND (expires_at IS NULL OR expires_at > clock_timestamp()) ORDER BY secret_id DESC"
 )
 
+#: The rows are locked by then, so where they lie does not change; whatever the planner knows of them, it finds them so.
 _CLAIM = """
 WITH due AS MATERIALIZED (
-    SELECT d.message_id FROM webhook_deliveries d
+    SELECT d.ctid AS row FROM webhook_deliveries d
     WHERE d.tenant_id = :tenant AND d.subscription_id = :subscription AND d.status = 'waiting'
         AND d.next_attempt_at <= :at {turn}
     LIMIT :most FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE webhook_deliveries d SET attempts = d.attempts + 1, next_attempt_at = :at + CAST(:lease AS interval)
-    FROM due WHERE d.tenant_id = :tenant AND d.subscription_id = :subscription AND d.message_id = due.message_id
+    WHERE d.ctid = ANY (ARRAY(SELECT row FROM due))
     RETURNING d.message_id, d.sequence, d.attempts, d.failures, d.subject, d.body
 ), intents AS (
     INSERT INTO webhook_attempts (tenant_id, subscription_id, message_id, number, url, started_at)
@@ -126,6 +127,7 @@ _CLAIMS = {
     ),
 }
 
+#: Subscriptions are compared so that no index helps with it: the one that does is the key, by the message.
 _NOTE = text(
     """
     WITH came AS MATERIALIZED (
@@ -138,14 +140,15 @@ _NOTE = text(
             request_headers = CAST(came.request_headers AS json), status_code = came.status_code,
             response_headers = CAST(came.response_headers AS json), response_body = came.response_body,
             response_truncated = came.response_truncated, duration_ms = came.duration_ms, error = came.error
-        FROM came WHERE a.tenant_id = :tenant AND a.subscription_id = :subscription
+        FROM came WHERE a.tenant_id = :tenant AND a.subscription_id IS NOT DISTINCT FROM :subscription
             AND a.message_id = came.message_id AND a.number = came.number AND a.finished_at IS NULL
     )
     UPDATE webhook_deliveries d SET status = came.status, failures = came.failures,
         next_attempt_at = came.next_attempt_at,
         finished_at = CASE WHEN came.status = 'waiting' THEN NULL ELSE came.finished_at END
-    FROM came WHERE d.tenant_id = :tenant AND d.subscription_id = :subscription AND d.message_id = came.message_id
-        AND d.status = 'waiting' AND (d.attempts = came.number OR came.status = 'delivered')
+    FROM came WHERE d.tenant_id = :tenant AND d.subscription_id IS NOT DISTINCT FROM :subscription
+        AND d.message_id = came.message_id AND d.status = 'waiting'
+        AND (d.attempts = came.number OR came.status = 'delivered')
     """
 )
 
@@ -182,12 +185,12 @@ _OVERDUE = text(
 _CANCEL = text(
     """
     WITH left_over AS (
-        SELECT message_id FROM webhook_deliveries
-        WHERE tenant_id = :tenant AND subscription_id = :subscription AND status = 'waiting' LIMIT :most
+        SELECT ctid AS row FROM webhook_deliveries
+        WHERE tenant_id = :tenant AND subscription_id = :subscription AND status = 'waiting'
+        LIMIT :most FOR UPDATE
     )
     UPDATE webhook_deliveries d SET status = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
-    FROM left_over WHERE d.tenant_id = :tenant AND d.subscription_id = :subscription
-        AND d.message_id = left_over.message_id
+    WHERE d.ctid = ANY (ARRAY(SELECT row FROM left_over))
     """
 )
 _HEALTH = text(

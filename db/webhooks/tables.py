@@ -105,7 +105,7 @@ webhook_deliveries = Table(
     ),
     instant("finished_at", nullable=True),
     recorded_at(),
-    PrimaryKeyConstraint("tenant_id", "subscription_id", "message_id"),
+    PrimaryKeyConstraint("tenant_id", "message_id", "subscription_id"),
     # Stated and not enforced: subscriptions are never deleted, and deliveries come by the hundred.
     ForeignKeyConstraint(
         ["tenant_id", "subscription_id"],
@@ -148,10 +148,10 @@ webhook_attempts = Table(
     Column("response_truncated", Boolean),
     Column("duration_ms", Integer),
     Column("error", Text, comment="why there is no answer"),
-    PrimaryKeyConstraint("tenant_id", "subscription_id", "message_id", "number"),
+    PrimaryKeyConstraint("tenant_id", "message_id", "subscription_id", "number"),
     ForeignKeyConstraint(
-        ["tenant_id", "subscription_id", "message_id"],
-        ["webhook_deliveries.tenant_id", "webhook_deliveries.subscription_id", "webhook_deliveries.message_id"],
+        ["tenant_id", "message_id", "subscription_id"],
+        ["webhook_deliveries.tenant_id", "webhook_deliveries.message_id", "webhook_deliveries.subscription_id"],
     ),
     CheckConstraint("(finished_at IS NULL) = (result IS NULL)", name="finished"),
     CheckConstraint(

@@ -99,7 +99,7 @@ CREATE TABLE webhook_deliveries (
     next_attempt_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp(),
     finished_at TIMESTAMP WITH TIME ZONE,
     recorded_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (tenant_id, subscription_id, message_id),
+    CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (tenant_id, message_id, subscription_id),
     CONSTRAINT webhook_deliveries_tenant_id_subscription_id_fkey FOREIGN KEY(tenant_id, subscription_id)
         REFERENCES webhook_subscriptions (tenant_id, subscription_id) NOT ENFORCED,
     CONSTRAINT webhook_deliveries_status_check CHECK (status IN ('waiting', 'delivered', 'failed', 'cancelled')),
@@ -144,10 +144,10 @@ CREATE TABLE webhook_attempts (
     response_truncated BOOLEAN,
     duration_ms INTEGER,
     error TEXT,
-    CONSTRAINT webhook_attempts_pkey PRIMARY KEY (tenant_id, subscription_id, message_id, number),
-    CONSTRAINT webhook_attempts_tenant_id_subscription_id_message_id_fkey
-        FOREIGN KEY(tenant_id, subscription_id, message_id)
-        REFERENCES webhook_deliveries (tenant_id, subscription_id, message_id) NOT ENFORCED,
+    CONSTRAINT webhook_attempts_pkey PRIMARY KEY (tenant_id, message_id, subscription_id, number),
+    CONSTRAINT webhook_attempts_tenant_id_message_id_subscription_id_fkey
+        FOREIGN KEY(tenant_id, message_id, subscription_id)
+        REFERENCES webhook_deliveries (tenant_id, message_id, subscription_id) NOT ENFORCED,
     CONSTRAINT webhook_attempts_finished_check CHECK ((finished_at IS NULL) = (result IS NULL)),
     CONSTRAINT webhook_attempts_result_check CHECK (result IN
         ('delivered', 'rejected', 'no_answer', 'not_sent', 'blocked', 'released', 'interrupted'))
