@@ -122,7 +122,7 @@ _RETRY = text(
 )
 _WAITING = text(
     "SELECT (SELECT count(*) FROM (SELECT FROM webhook_deliveries WHERE subscription_id = :subscription"
-    "  AND status = 'waiting' LIMIT :most) AS some) AS waiting,"
+    "  AND status = 'waiting' LIMIT :most) AS counted) AS waiting,"
     " (SELECT recorded_at FROM webhook_deliveries WHERE subscription_id = :subscription AND status = 'waiting'"
     "  ORDER BY sequence LIMIT 1) AS oldest,"
     " (SELECT min(next_attempt_at) FROM webhook_deliveries WHERE subscription_id = :subscription"

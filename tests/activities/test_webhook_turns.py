@@ -176,8 +176,8 @@ async def test_five_days_of_failures_disable(hooks: Hooks, receiver: Vendor) -> 
     await hooks.tell(event())
     for days in (0, 4, 5):
         await hooks.sql(
-            "UPDATE webhook_subscriptions SET failing_since = failing_since - CAST(:passed AS interval), failed_at = clock_timestamp()"
-            " - interval '1 day' WHERE failing_since IS NOT NULL",
+            "UPDATE webhook_subscriptions SET failing_since = failing_since - CAST(:passed AS interval),"
+            " failed_at = clock_timestamp() - interval '1 day' WHERE failing_since IS NOT NULL",
             passed=timedelta(days=1 if days == 5 else days),
         )
         assert await hooks.sql("SELECT status FROM webhook_subscriptions") == [("active",)]
