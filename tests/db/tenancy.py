@@ -57,6 +57,9 @@ NEVER_WRITTEN = [
     ("margin_health_snapshots", "health_score"),
     ("margin_events", "message"),
     ("margin_parameters", "ltv_bps"),
+    ("webhook_secrets", "shared_key"),
+    ("webhook_deliveries", "body"),
+    ("webhook_attempts", "started_at"),
 ]
 #: Tables of which no row is ever changed.
 UNCHANGING = [

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from api.problems import FIELD_CODES, status_of
 from domain import controls, escrow, identity, ledger, money, settlement, transfers
 from domain.margin import codes as margin_codes
+from domain.webhooks import codes as webhook_codes
 from kit.build import ROOT
 
 ROOMS = ("domain", "db", "activities", "workflows", "api")
@@ -82,6 +83,7 @@ def codes() -> Mapping[str, str]:
         controls.CODES,
         settlement.CODES,
         margin_codes.CODES,
+        webhook_codes.CODES,
     ):
         for code, meaning in table.items():
             said = ruled.setdefault(code, [])
