@@ -29,7 +29,7 @@ from activities.webhooks.replaying import replay_page
 from activities.webhooks.turns import AnyOrder, Ready, SubjectOrder
 from db.engine import transaction
 from db.webhooks import sending
-from domain.webhooks.delivering import MILLION, AttemptResult
+from domain.webhooks.delivering import GONE, MILLION, THROTTLING, AttemptResult
 from domain.webhooks.endpoint import EndpointStatus, Ordering
 
 _log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Lane:
         self._window = 0
         self._drained = False
         self._closing = False
+        #: The endpoint asked to be left alone, or for good.
+        self._unwanted = False
         self._stopped = False
         #: For who claims: something has changed. For who sends: there is something to send, or there will be nothing.
         self._news = asyncio.Event()
@@ -98,6 +100,8 @@ class Lane:
         while (at := monotonic()) - began < self._pace.turn_seconds:
             if noting.done():
                 noting.result()
+            if self._unwanted:
+                return
             self._news.clear()
             wanted = self._window - self._outstanding
             settled = not (self._outstanding or self._notes.pending)
@@ -209,8 +213,9 @@ class Lane:
     async def _attempt(self, ready: Ready) -> bool:
         """Make the request, unless it lay too long; whether it was delivered."""
         claimed, to = ready.claimed, ready.to
-        if not await self._slot_comes(ready):
-            self._give_back(ready, "its turn did not come in time")
+        if self._unwanted or not await self._slot_comes(ready):
+            why = "the endpoint asked to be left alone" if self._unwanted else "its turn did not come in time"
+            self._give_back(ready, why)
             return False
         try:
             body = claimed.body.encode()
@@ -234,6 +239,9 @@ class Lane:
             came = fault_of(claimed, at=ended_at(claimed, monotonic() - to.read_at), chance_ppm=_chance())
         _attempts.labels(came[0].result).inc()
         self._notes.add(*came)
+        if came[0].status_code in THROTTLING or came[0].status_code == GONE:
+            self._unwanted = True
+            self._news.set()
         return came[0].result is AttemptResult.DELIVERED
 
     async def _slot_comes(self, ready: Ready) -> bool:

@@ -155,6 +155,15 @@ async def test_who_asks_to_be_left_alone_is(
     assert timedelta(0) <= done.next_at - before - timedelta(seconds=pause) < timedelta(seconds=5)
 
 
+async def test_nothing_more_is_sent_when_one_answer_asks_for_that(hooks: Hooks, receiver: Vendor) -> None:
+    hook = await hooks.subscribe(receiver.url, concurrency=1)
+    receiver.answer = failing(429)
+    await hooks.tell(*(event(number) for number in range(20)))
+    await hooks.turn(hook)
+    assert len(receiver.asked) == 1
+    assert sorted(each.failures for each in await hooks.deliveries(hook)) == [0] * 19 + [1]
+
+
 async def test_gone_disables_and_leaves_an_event(hooks: Hooks, receiver: Vendor) -> None:
     hook = await hooks.subscribe(f"{receiver.url}/?token=secret", owner_user_id="alice")
     receiver.answer = failing(410)

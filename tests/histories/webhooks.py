@@ -22,8 +22,8 @@ Run = WorkflowHandle[Any, Any]
 async def webhook(desk: Desk) -> list[Run]:
     """An attempt that fails, a wait, an attempt that is delivered, and the end."""
     async with vendor() as receiver:
-        statuses = iter([500])
-        receiver.answer = lambda _: Reply(b"", next(statuses, 200))
+        busy = iter([Reply(b"", 429, {"Retry-After": "1"})])
+        receiver.answer = lambda _: next(busy, Reply(b"", 200))
         run = await _started(desk, receiver.url)
         await run.result()
     return [run]
@@ -33,7 +33,7 @@ async def webhook_moved(desk: Desk) -> list[Run]:
     """A run that is asked to move while it waits hands over to a new one."""
 
     def fails(_: Asked) -> Reply:
-        return Reply(b"", 500)
+        return Reply(b"", 429, {"Retry-After": "1"})
 
     async with vendor() as receiver:
         receiver.answer = fails

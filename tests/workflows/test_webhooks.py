@@ -31,7 +31,7 @@ async def receiver() -> AsyncIterator[Vendor]:
 
 
 async def test_it_is_there_while_something_waits(desk: Desk, receiver: Vendor, temporal: Client) -> None:
-    receiver.answer = lambda _: Reply(b"", 500 if len(receiver.asked) < 2 else 200)
+    receiver.answer = lambda _: Reply(b"", 429 if len(receiver.asked) < 2 else 200, {"Retry-After": "1"})
     hook = await subscribe(desk.engine, desk.tenant, receiver.url, "ledger.*")
     await desk.deposit(BUYER, 5)
     run = temporal.get_workflow_handle(webhook_workflow_id(hook.id))
@@ -52,7 +52,7 @@ async def test_an_event_that_comes_meanwhile_does_not_wait_for_the_next_attempt(
     desk: Desk, receiver: Vendor, temporal: Client, engine: AsyncEngine
 ) -> None:
     hook = await subscribe(desk.engine, desk.tenant, receiver.url, "ledger.*")
-    receiver.answer = lambda _: Reply(b"", 500)
+    receiver.answer = lambda _: Reply(b"", 429, {"Retry-After": "1"})
     await desk.deposit(BUYER, 5)
     run = temporal.get_workflow_handle(webhook_workflow_id(hook.id))
 
