@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import ssl
 import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
@@ -42,7 +41,7 @@ from activities.failures import FailureInterceptor
 from activities.ledger.steps import LedgerActivities
 from activities.margin import published, sync
 from activities.margin.steps import MarginActivities
-from activities.ports import Publisher
+from activities.ports import Outward, Publisher
 from activities.prices.desk import PriceDesk
 from activities.prices.steps import PriceActivities, keep_partitions
 from activities.publishing import Publishing, consumer_name
@@ -56,10 +55,9 @@ from activities.settlement.watch import SettlementWatchActivities
 from activities.transfers.chain import ChainActivities
 from activities.transfers.steps import PendingTransferActivities
 from activities.transfers.watch import TransferWatchActivities
-from activities.vendors.mailbox import LocalCallback, LocalMailbox, LocalSms
-from activities.vendors.nats import NatsPublisher
-from activities.vendors.senders import mail_sender, sms_sender
-from activities.vendors.sources import price_desk
+from activities.webhooks import fanout
+from activities.webhooks.lane import Pace
+from activities.webhooks.steps import WebhookActivities, WebhookWatchActivities
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
@@ -67,14 +65,16 @@ from domain.errors import Unavailable
 from kit.build import build_id
 from kit.clock import now
 from kit.logs import configure_logging
-from kit.pricing import PricesUnusable, manual_only, read_prices
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
+from outside import create_outward, create_price_desk, create_publisher, create_senders, local_senders
 from workflows.client import EscrowClient
+from workflows.limits import webhook_queue
 from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
+from workflows.webhooks.client import wake_endpoint
 
 GRACE = timedelta(seconds=10)
 EXIT_UNAVAILABLE = 3
@@ -88,6 +88,11 @@ PACE: dict[str, Any] = {
     "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
     "graceful_shutdown_timeout": GRACE,
 }
+
+#: Endpoints whose turns a process takes at a time; one that hangs holds one of them.
+WEBHOOK_TURNS_MAX = 500
+#: Connections for turns: each is needed for moments.
+WEBHOOK_CONNECTIONS = 8
 
 _log = logging.getLogger("worker")
 
@@ -145,6 +150,7 @@ def create_worker(
         pricing.keep_partitions,
         MarginActivities(tenants, doorbell).check,
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
+        WebhookWatchActivities(engine).resume_waiting,
     ]
     return Worker(
         client,
@@ -170,18 +176,6 @@ def _book(engine: AsyncEngine, groups: int) -> list[Any]:
     return [book.plan, book.revalue, watch.wake_behind, audit.audit]
 
 
-def local_senders(engine: AsyncEngine) -> Senders:
-    """The local mailbox for every channel; ``engine`` sees every tenant."""
-    return Senders(LocalMailbox(engine), LocalSms(engine), LocalCallback(engine))
-
-
-def create_senders(settings: WorkerSettings, engine: AsyncEngine) -> Senders:
-    """Those whose accounts the settings name; the local mailbox for the others."""
-    local = local_senders(engine)
-    mail, sms = mail_sender(settings.sendgrid), sms_sender(settings.twilio)
-    return Senders(mail or local.mail, sms or local.sms, local.callback)
-
-
 def _alerting(
     tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, senders: Senders, base_url: str | None
 ) -> list[Any]:
@@ -197,6 +191,29 @@ def _alerting(
     ]
 
 
+def create_webhook_worker(
+    client: Client,
+    task_queue: str,
+    *,
+    engine: AsyncEngine,
+    outward: Outward,
+    pace: Pace | None = None,
+) -> Worker:
+    """Who takes endpoints' turns, beside the worker of ``task_queue``; ``engine`` sees every tenant.
+
+    It has no workflows and no version of its own: any build takes any endpoint's turn.
+    """
+    webhooks = WebhookActivities(engine, Doorbell(engine), outward, pace)
+    return Worker(
+        client,
+        task_queue=webhook_queue(task_queue),
+        activities=[webhooks.take_turn],
+        interceptors=[FailureInterceptor()],
+        max_concurrent_activities=WEBHOOK_TURNS_MAX,
+        graceful_shutdown_timeout=timedelta(0),
+    )
+
+
 def create_relay(
     client: Client, task_queue: str, database_url: str, *, engine: AsyncEngine, publisher: Publisher | None = None
 ) -> Relay:
@@ -207,6 +224,7 @@ def create_relay(
         Consumer(engine, database_url, CONSUMER, Dispatcher(LISTENERS, waker)),
         sync.MarginSyncConsumer(engine, database_url, sync.CONSUMER, margin),
         AlertConsumer(engine, database_url),
+        fanout.FanoutConsumer(engine, database_url, fanout.CONSUMER, fanout.Fanout(engine, waker, wake_endpoint)),
     ]
     if publisher is None:
         consumers.append(Consumer(engine, database_url, published.CONSUMER, published.InTheFeed()))
@@ -215,45 +233,23 @@ def create_relay(
     return Relay(engine, database_url, consumers=consumers)
 
 
-def create_publisher(settings: WorkerSettings) -> Publisher | None:
-    """The broker that the settings name, if they name one. It need not be there yet."""
-    if settings.nats_url is None:
-        return None
-    return NatsPublisher(
-        [url.strip() for url in settings.nats_url.split(",")],
-        stream=settings.nats_stream,
-        prefix=settings.nats_subject_prefix,
-        window_seconds=settings.nats_duplicate_window_seconds,
-        tls=ssl.create_default_context(cafile=settings.nats_ca_file) if "tls://" in settings.nats_url else None,
-    )
-
-
-def create_price_desk(settings: WorkerSettings) -> PriceDesk:
-    """Whom to ask for prices: what PRICES_FILE says, else the operator's own file, else nobody."""
-    try:
-        if settings.prices_file is not None:
-            return price_desk(read_prices(settings.prices_file))
-        manual = settings.prices_manual_file
-        return PriceDesk() if manual is None else price_desk(manual_only(manual))
-    except PricesUnusable as error:
-        print(f"configuration: PRICES_FILE {error}", file=sys.stderr, flush=True)
-    raise SystemExit(EXIT_CONFIGURATION)
-
-
 async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT, then finish what is under way."""
     build = settings.holdfast_build_id or build_id()
-    signer, prices = _signer(settings), create_price_desk(settings)
+    signer, prices, outward = _signer(settings), create_price_desk(settings), create_outward(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tenants = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
     engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8 + settings.book_groups)
+    sending = create_engine(settings.database_url, Role.ENGINE, pool_size=WEBHOOK_CONNECTIONS)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
+        stack.push_async_callback(sending.dispose)
+        stack.push_async_callback(outward.close)
         stack.push_async_callback(prices.close)
-        senders = create_senders(settings, engine)
+        senders = create_senders(settings, engine, outward)
         stack.push_async_callback(senders.close)
         try:
             client = await _reach(settings, tenants)
@@ -274,22 +270,24 @@ async def run(settings: WorkerSettings) -> None:
             senders=senders,
             base_url=settings.public_url,
         )
-        outward = create_relay(
+        webhooks = create_webhook_worker(client, settings.temporal_task_queue, engine=sending, outward=outward)
+        feed = create_relay(
             client,
             settings.temporal_task_queue,
             settings.database_url,
             engine=engine,
             publisher=create_publisher(settings),
         )
-        relay = asyncio.create_task(outward.run(), name="relay")
+        relay = asyncio.create_task(feed.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
+        tasks.append(asyncio.create_task(_until(webhooks, stop), name="webhooks"))
         tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        await tasks[1]
+        await asyncio.gather(*tasks[1:3], return_exceptions=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

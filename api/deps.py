@@ -32,9 +32,11 @@ from db.engine import tenant_transaction
 from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
+from domain.webhooks.addresses import Reach
 from workflows.alerts.client import AlertClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
+from workflows.webhooks.client import WebhookClient
 
 _ASSETS_SECONDS = 5.0
 _SUMMARY_CHARACTERS = 60
@@ -73,6 +75,8 @@ class Services:
     margin: MarginClient
     alerts: AlertClient
     receipts: ReceiptDoor
+    webhooks: WebhookClient
+    reach: Reach
 
 
 class AssetBook:

@@ -25,6 +25,7 @@ from api import (
     problems,
     reconciliation,
     settlement,
+    webhooks,
 )
 from api.auth import Keys
 from api.deps import AssetBook, Services
@@ -36,11 +37,13 @@ from db.doorbell import Doorbell
 from db.engine import Role, close, create_engine
 from db.prices import PRICES_CHANNEL
 from domain.errors import Unavailable
+from domain.webhooks.addresses import Reach
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.alerts.client import AlertClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
+from workflows.webhooks.client import WebhookClient
 
 VERSION = "0.1.0"
 DESCRIPTION = """
@@ -65,6 +68,10 @@ TAGS = [
         "name": "alerts",
         "description": "What users were told, on which ways, and what came of it; who can be told, and how. Receipts "
         "of vendors need no key: they are signed.",
+    },
+    {
+        "name": "webhooks",
+        "description": "Endpoints that get events, signed as Standard Webhooks has it, and what came of it.",
     },
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
@@ -108,6 +115,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             margin=MarginClient(temporal, settings.temporal_task_queue),
             alerts=AlertClient(temporal, settings.temporal_task_queue),
             receipts=receipts,
+            webhooks=WebhookClient(temporal, settings.temporal_task_queue),
+            reach=Reach.parse(settings.outward_allow),
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -140,7 +149,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts, webhooks)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)

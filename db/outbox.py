@@ -26,7 +26,8 @@ SETTLEMENT_TOPIC = "settlement.events.v1"
 PRICES_TOPIC = "market.prices.v1"
 MARGIN_TOPIC = "margin.events.v1"
 ALERTS_TOPIC = "alerts.events.v1"
-TOPICS = (SETTLEMENT_TOPIC, PRICES_TOPIC, MARGIN_TOPIC, ALERTS_TOPIC)
+WEBHOOKS_TOPIC = "webhooks.events.v1"
+TOPICS = (SETTLEMENT_TOPIC, PRICES_TOPIC, MARGIN_TOPIC, ALERTS_TOPIC, WEBHOOKS_TOPIC)
 
 #: The channel on which a commit wakes the relay.
 WAKE_CHANNEL = "holdfast_outbox"

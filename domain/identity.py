@@ -54,6 +54,8 @@ class Scope(StrEnum):
     MARGIN_WRITE = "margin:write"
     ALERTS_READ = "alerts:read"
     ALERTS_WRITE = "alerts:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     PLATFORM_WRITE = "platform:write"
     KEYS_WRITE = "keys:write"
     TENANTS_WRITE = "tenants:write"

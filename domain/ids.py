@@ -112,6 +112,11 @@ def alert_workflow_id(notification_id: UUID) -> str:
     return f"alert:{notification_id}"
 
 
+def webhook_workflow_id(subscription_id: UUID) -> str:
+    """The id of the workflow that works an endpoint's deliveries off; also what events and audit call the endpoint."""
+    return f"webhook:{subscription_id}"
+
+
 def is_user_id(text: str) -> bool:
     """Whether ``text`` may name a tenant's user.
 

@@ -14,6 +14,7 @@ WORKER_SOURCES = (
     "workflows",
     "kit",
     "worker.py",
+    "outside.py",
     "requirements/runtime.txt",
 )
 API_SOURCES = ("api",)

@@ -29,6 +29,10 @@ class ServerSettings(BaseSettings):
     temporal_namespace: str = "default"
     temporal_task_queue: str = "holdfast"
     database_pool_size: int = Field(default=20, ge=1, le=200)
+    outward_allow: str = Field(
+        default="",
+        description="hosts and networks, with commas between, to which webhooks may lead though they are not public",
+    )
     log_format: str = Field(default="json", pattern="^(json|console)$")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 

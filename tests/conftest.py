@@ -17,17 +17,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.vendors.outward import OutwardClient
 from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from db.ids import new_id
+from domain.webhooks.addresses import Reach
 from kit.temporal import DEPLOYMENT_NAME, connect
 from tests.desk import TASK_QUEUE, Desk
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
-from worker import create_relay, create_worker
+from worker import create_relay, create_webhook_worker, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"
@@ -111,12 +113,15 @@ async def worker(
     """A versioned worker whose build is current, with the relay beside it."""
     build = Build(DEPLOYMENT_NAME, TEST_BUILD)
     running = create_worker(temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine)
+    outward = OutwardClient(allow=Reach.parse("127.0.0.0/8"))
+    webhooks = create_webhook_worker(temporal, TASK_QUEUE, engine=engine, outward=outward)
     relay = asyncio.create_task(create_relay(temporal, TASK_QUEUE, database_url, engine=engine).run())
-    async with running:
+    async with running, webhooks:
         await make_current(temporal, build)
         yield running
     relay.cancel()
     await asyncio.gather(relay, return_exceptions=True)
+    await outward.close()
 
 
 @pytest.fixture

@@ -29,3 +29,8 @@ STEP_RETRY = RetryPolicy(
 #: so late, at most, it happens after the freeze was lifted.
 FROZEN_PAUSE = timedelta(seconds=15)
 FROZEN_PAUSE_MAX = timedelta(minutes=5)
+
+
+def webhook_queue(task_queue: str) -> str:
+    """Where turns of endpoints are taken, beside a task queue: strangers' servers hold up nothing else."""
+    return f"{task_queue}-webhooks"

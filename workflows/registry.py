@@ -27,6 +27,7 @@ from workflows.settlement.workflow import SettlementWorkflow
 from workflows.transfers.chain import TransferChainWorkflow
 from workflows.transfers.watch import TransferWatchWorkflow
 from workflows.transfers.workflow import PendingTransferWorkflow
+from workflows.webhooks.workflow import WebhookWatchWorkflow, WebhookWorkflow
 
 WORKFLOWS: tuple[type[Any], ...] = (
     AlertWorkflow,
@@ -48,6 +49,8 @@ WORKFLOWS: tuple[type[Any], ...] = (
     PriceRefreshWorkflow,
     PricePartitionsWorkflow,
     MarginCheckWorkflow,
+    WebhookWorkflow,
+    WebhookWatchWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

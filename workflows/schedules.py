@@ -25,6 +25,7 @@ from workflows.reconciliation import ReconciliationSweepWorkflow, Sweep
 from workflows.retention import RetentionWorkflow
 from workflows.settlement import SettlementWatchWorkflow
 from workflows.transfers.watch import TransferWatchWorkflow
+from workflows.webhooks import WebhookWatchWorkflow
 
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
@@ -58,6 +59,15 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
                 name="settlement-watch",
                 summary="wake the workflows of tenants whose commands wait",
             ),
+        ),
+        "holdfast:webhook-watch": _every(
+            _MINUTE,
+            start(
+                WebhookWatchWorkflow.run,
+                name="webhook-watch",
+                summary="wake the workflows of endpoints whose deliveries wait",
+            ),
+            offset=timedelta(seconds=40),
         ),
         "holdfast:book-watch": _every(
             _MINUTE,

@@ -25,7 +25,8 @@ import db.prices.tables
 import db.receipts
 import db.reconciliation.tables
 import db.sealing.tables
-import db.settlement.tables  # noqa: F401 - importing a module registers its tables
+import db.settlement.tables
+import db.webhooks.tables  # noqa: F401 - importing a module registers its tables
 from db.columns import METADATA
 from db.engine import driver_url
 

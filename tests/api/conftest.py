@@ -25,6 +25,7 @@ def settings(database_url: str, temporal_server: TemporalDevServer) -> ApiSettin
         temporal_address=temporal_server.address,
         temporal_task_queue=TASK_QUEUE,
         database_pool_size=10,
+        outward_allow="127.0.0.0/8",
     )
 
 

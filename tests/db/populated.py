@@ -18,14 +18,18 @@ from db.engine import tenant_transaction, transaction
 from db.ids import new_id
 from db.margin import escrows
 from db.reconciliation import runs
+from db.webhooks import reports, writing
+from db.webhooks.writing import NewDelivery
 from domain.controls import Freeze, FreezeScope
 from domain.identity import Scope, hash_key
 from domain.reconciliation import Finding
+from domain.webhooks.endpoint import DisabledReason, EndpointStatus
 from tests.activities.margin import Checks, owes, owns
 from tests.activities.reconciling import Reconciler
 from tests.activities.steps import T0, Steps
 from tests.commands import command, take
 from tests.desk import BUYER, SELLER, terms
+from tests.hooks import subscribe
 
 
 async def populate(engine: AsyncEngine) -> UUID:
@@ -52,6 +56,7 @@ async def populate(engine: AsyncEngine) -> UUID:
     await Checks(engine, tenant).check(owns("ETH", 1), owes("USDC", 1_500))
     async with tenant_transaction(engine, tenant) as connection:
         await escrows.set_setting(connection, tenant, "buyer")
+    await _hooked(engine, tenant)
     async with tenant_transaction(engine, tenant) as connection:
         key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])
         await identity.create_key(connection, tenant, key)
@@ -91,6 +96,32 @@ async def publish(engine: AsyncEngine, *tenants: UUID) -> None:
                 " WHERE tenant_id = ANY(:tenants)"
             ),
             {"tenants": list(tenants)},
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO webhook_attempts (tenant_id, subscription_id, message_id, number, url, started_at)"
+                " SELECT tenant_id, subscription_id, message_id, 1, 'https://example.com/', now()"
+                " FROM webhook_deliveries WHERE tenant_id = ANY(:tenants)"
+            ),
+            {"tenants": list(tenants)},
+        )
+
+
+async def _hooked(engine: AsyncEngine, tenant: UUID) -> None:
+    """An endpoint to which nothing is sent, with a delivery and a replay."""
+    hook = await subscribe(
+        engine,
+        tenant,
+        "https://example.com/",
+        status=EndpointStatus.DISABLED,
+        disabled_reason=DisabledReason.ASKED,
+        disabled_at=T0,
+    )
+    async with tenant_transaction(engine, tenant) as connection:
+        delivery = NewDelivery(tenant, hook.id, new_id(), None, "webhook.test", f"webhook:{hook.id}", "{}")
+        await writing.add(connection, [delivery], writing.Origin.TEST)
+        await reports.add_replay(
+            connection, tenant, hook.id, new_id(), from_at=T0, to_at=T0 + timedelta(days=1), undelivered_only=True
         )
 
 

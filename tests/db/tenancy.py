@@ -65,6 +65,9 @@ NEVER_WRITTEN = [
     ("alert_notifications", "user_id"),
     ("alert_notifications", "raised_at"),
     ("alert_notifications", "link_key"),
+    ("webhook_secrets", "shared_key"),
+    ("webhook_deliveries", "body"),
+    ("webhook_attempts", "started_at"),
 ]
 #: Tables of which no row is ever changed.
 UNCHANGING = [

@@ -10,6 +10,7 @@ import pytest
 import domain
 from domain import controls, escrow, identity, ledger, money, settlement, transfers
 from domain.margin import codes as margin_codes
+from domain.webhooks import codes as webhook_codes
 
 ROOM = Path(domain.__path__[0])
 CONTEXTS = {
@@ -20,6 +21,7 @@ CONTEXTS = {
     "controls": ([ROOM / "controls.py"], controls.CODES),
     "settlement": ([ROOM / "settlement.py"], settlement.CODES),
     "margin": (sorted((ROOM / "margin").glob("*.py")), margin_codes.CODES),
+    "webhooks": (sorted((ROOM / "webhooks").glob("*.py")), webhook_codes.CODES),
     "money": ([ROOM / "money.py"], money.CODES),
 }
 

@@ -19,7 +19,7 @@ from tools.local.home import Home, StackFile
 from tools.local.process import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("activities", "api", "db", "domain", "kit", "requirements", "tools", "workflows", "worker.py")
+SOURCES = ("activities", "api", "db", "domain", "kit", "requirements", "tools", "workflows", "worker.py", "outside.py")
 LIMIT_SECONDS = 120
 
 

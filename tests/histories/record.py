@@ -29,6 +29,7 @@ from tests.histories.ledger import LEDGER
 from tests.histories.margin import MARGIN
 from tests.histories.prices import PRICES
 from tests.histories.settlement import SETTLEMENT
+from tests.histories.webhooks import WEBHOOKS
 from tests.polling import eventually
 from tools.fingerprints import COMMITTED as FINGERPRINTS
 from workflows.client import ReconciliationClient
@@ -304,6 +305,7 @@ STORIES: dict[str, Story] = {
         *BOOK,
         *PRICES,
         *ALERTS,
+        *WEBHOOKS,
     )
 }
 

@@ -51,10 +51,13 @@ INEXACT: Mapping[str, str] = {
     "domain/margin/risk/chances.py": "logarithms and probabilities, which no integer expresses",
 }
 
+#: The composition root: what puts the parts together, and what the outside offers.
+ROOT_MODULES = ("worker.py", "outside.py")
+
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
     "db/engine.py": "names the role",
-    "worker.py": "hands it to the relay, the sealer, retention, reconciliation, prices and the margin book",
+    "worker.py": "hands it to the relay, the sealer, retention, reconciliation, prices, webhooks and the margin book",
     "tools/prices.py": "adds prices of the past, and accepts what waits for an operator",
     "tools/tenants.py": "makes tenants and their first keys",
     "tools/seals/verify.py": "compares every tenant's rows with their seals, and only reads",
@@ -86,6 +89,12 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/retention.py": "deletes what is old, one batch a transaction",
     "activities/settlement/escrow.py": "reads commands, escrows and receipts before it speaks to the escrows",
     "activities/settlement/watch.py": "finds commands of every tenant that wait too long",
+    "activities/webhooks/due.py": "asks which endpoints have something due",
+    "activities/webhooks/fanout.py": "finds out who wants the events of a page",
+    "activities/webhooks/lane.py": "writes attempts down before their requests, a group in one commit",
+    "activities/webhooks/noting.py": "writes what came of attempts, a group in one commit",
+    "activities/webhooks/replaying.py": "begins the deliveries of a page of a replay",
+    "activities/webhooks/steps.py": "finds endpoints that nobody works for; ends what waits for deleted ones",
     "activities/sealing/sealer.py": "seals one batch a transaction, and signs checkpoints",
     "api/alerts/links.py": "finds whose alert a signed link names, before its tenant is known",
     "api/alerts/receipts.py": "takes what vendors say, whose signature names no tenant",
@@ -275,15 +284,15 @@ def workflows_know_temporal_alone(module: Module) -> Iterator[str]:
 
 def vendors_stay_outside(module: Module) -> Iterator[str]:
     """Vendor modules are imported by the composition root alone, so that no vendor's SDK loads in the API."""
-    if module.path == "worker.py" or module.path.startswith("activities/vendors/"):
+    if module.path in ROOT_MODULES or module.path.startswith("activities/vendors/"):
         return
     yield from (f"{module.path} imports {name}" for name in imports(module) if name.startswith("activities.vendors"))
 
 
 def root_stays_on_top(module: Module) -> Iterator[str]:
     """The composition root is imported by tools alone."""
-    if module.room not in {"tools", "worker.py"}:
-        yield from (f"{module.path} imports worker" for name in imports(module) if top(name) == "worker")
+    if module.room not in {"tools", *ROOT_MODULES}:
+        yield from (f"{module.path} imports {name}" for name in imports(module) if f"{top(name)}.py" in ROOT_MODULES)
 
 
 def tests_stay_outside(module: Module) -> Iterator[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from kit.build import ROOT
 from kit.settings import WorkerSettings
-from worker import create_publisher
+from outside import create_publisher
 
 SERVERS = {
     "DATABASE_URL": "postgresql://x@127.0.0.1:1/x",

@@ -18,11 +18,11 @@ from db.engine import Role, create_engine, transaction
 from kit.build import ROOT
 from kit.pricing import PricesUnusable, manual_only, read_prices, secret
 from kit.settings import WorkerSettings
+from outside import create_price_desk
 from tests.domain.prices import dollars
 from tests.pricing import PriceSteps, Told, own_database
 from tools import prices
 from tools.local.postgres import EmbeddedPostgres
-from worker import create_price_desk
 
 AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
 

@@ -25,6 +25,7 @@ def test_every_schedule_has_its_workflow_and_its_pace() -> None:
         "transfer-watch": ("TransferWatchWorkflow", 5 * MINUTE),
         "settlement-watch": ("SettlementWatchWorkflow", MINUTE),
         "alert-watch": ("AlertWatchWorkflow", MINUTE),
+        "webhook-watch": ("WebhookWatchWorkflow", MINUTE),
         "book-watch": ("BookWatchWorkflow", MINUTE),
         "book-audit": ("BookAuditWorkflow", 15 * MINUTE),
         "price-refresh": ("PriceRefreshWorkflow", RefreshPrices(), MINUTE / 4),

@@ -9,6 +9,7 @@ from api.problems import FIELD_CODES, status_of
 from domain import controls, escrow, identity, ledger, money, settlement, transfers
 from domain.alerts import codes as alert_codes
 from domain.margin import codes as margin_codes
+from domain.webhooks import codes as webhook_codes
 from kit.build import ROOT
 
 ROOMS = ("domain", "db", "activities", "workflows", "api")
@@ -84,6 +85,7 @@ def codes() -> Mapping[str, str]:
         settlement.CODES,
         margin_codes.CODES,
         alert_codes.CODES,
+        webhook_codes.CODES,
     ):
         for code, meaning in table.items():
             said = ruled.setdefault(code, [])

@@ -71,6 +71,11 @@ ABOUT = {
     "seal_batches": "The hash of every ledger transaction, in order, under one Merkle root per batch. Append-only.",
     "seal_checkpoints": "The signed root over all batches, a minute apart; also written outside. Append-only.",
     "tenants": "Customers of the house.",
+    "webhook_attempts": "Every attempt to deliver: written before its request, and what came of it after.",
+    "webhook_deliveries": "What each endpoint gets, the exact bytes, and where it stands; a queue by its next attempt.",
+    "webhook_replays": "Times whose events an endpoint gets again, and how far each is.",
+    "webhook_secrets": "The keys that sign an endpoint's requests; the old ones for the time of an overlap.",
+    "webhook_subscriptions": "Endpoints: where they are, what they want, how they do.",
 }
 
 _EXAMPLES = """## Query examples

@@ -1,0 +1,1 @@
+"""Webhooks: what endpoints get, worked off endpoint by endpoint."""

@@ -1,0 +1,1 @@
+"""Webhooks: endpoints with their keys, what is to be delivered to them, and every attempt."""
