@@ -39,41 +39,7 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
 
     start = partial(_start, task_queue)
     return {
-        "holdfast:escrow-watch": _every(
-            5 * _MINUTE,
-            start(EscrowWatchWorkflow.run, name="escrow-watch", summary="bring back the workflows of overdue escrows"),
-        ),
-        "holdfast:transfer-watch": _every(
-            5 * _MINUTE,
-            start(
-                TransferWatchWorkflow.run,
-                name="transfer-watch",
-                summary="bring back the workflows of overdue pending transfers",
-            ),
-            offset=2 * _MINUTE,
-        ),
-        "holdfast:settlement-watch": _every(
-            _MINUTE,
-            start(
-                SettlementWatchWorkflow.run,
-                name="settlement-watch",
-                summary="wake the workflows of tenants whose commands wait",
-            ),
-        ),
-        "holdfast:webhook-watch": _every(
-            _MINUTE,
-            start(
-                WebhookWatchWorkflow.run,
-                name="webhook-watch",
-                summary="wake the workflows of endpoints whose deliveries wait",
-            ),
-            offset=timedelta(seconds=40),
-        ),
-        "holdfast:book-watch": _every(
-            _MINUTE,
-            start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
-            offset=timedelta(seconds=20),
-        ),
+        **_watches(start),
         "holdfast:book-audit": _every(
             15 * _MINUTE,
             start(
@@ -126,6 +92,47 @@ def _alerts(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, S
             ),
             offset=timedelta(seconds=40),
         )
+    }
+
+
+def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
+    """Who look for what nobody works for."""
+    return {
+        "holdfast:escrow-watch": _every(
+            5 * _MINUTE,
+            start(EscrowWatchWorkflow.run, name="escrow-watch", summary="bring back the workflows of overdue escrows"),
+        ),
+        "holdfast:transfer-watch": _every(
+            5 * _MINUTE,
+            start(
+                TransferWatchWorkflow.run,
+                name="transfer-watch",
+                summary="bring back the workflows of overdue pending transfers",
+            ),
+            offset=2 * _MINUTE,
+        ),
+        "holdfast:settlement-watch": _every(
+            _MINUTE,
+            start(
+                SettlementWatchWorkflow.run,
+                name="settlement-watch",
+                summary="wake the workflows of tenants whose commands wait",
+            ),
+        ),
+        "holdfast:webhook-watch": _every(
+            _MINUTE,
+            start(
+                WebhookWatchWorkflow.run,
+                name="webhook-watch",
+                summary="wake the workflows of endpoints whose deliveries wait",
+            ),
+            offset=timedelta(seconds=40),
+        ),
+        "holdfast:book-watch": _every(
+            _MINUTE,
+            start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
+            offset=timedelta(seconds=20),
+        ),
     }
 
 

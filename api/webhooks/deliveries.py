@@ -15,7 +15,7 @@ from api.fields import Instant, Line
 from api.idempotency import Answer, Attempt, Configuration, once
 from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
 from api.problems import documented
-from api.webhooks.models import DeliveryView, HealthView, ReplayInput, ReplayView, TestInput
+from api.webhooks.models import DeliveryView, EndpointHealthView, ReplayInput, ReplayView, TestInput
 from api.webhooks.routes import record, wake
 from api.webhooks.views import delivery_view, get, health_view, known, replay_view
 from db.webhooks import reports, subscriptions, writing
@@ -140,7 +140,7 @@ async def read_replay(
 @routes.get("/{subscription_id}/health", responses=documented(404))
 async def read_webhook_health(
     subscription_id: UUID, call: Annotated[Call, Depends(caller(Scope.WEBHOOKS_READ))]
-) -> HealthView:
+) -> EndpointHealthView:
     """How well an endpoint does: since when it fails, what waits for it, how fast it answers. Service keys only."""
     call.require_service_key()
     async with call.transaction() as connection:

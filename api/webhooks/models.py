@@ -233,7 +233,7 @@ class LatencyView(BaseModel):
     p99: int
 
 
-class HealthView(BaseModel):
+class EndpointHealthView(BaseModel):
     """How well an endpoint does."""
 
     status: EndpointStatus

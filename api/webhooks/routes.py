@@ -87,7 +87,7 @@ async def list_event_types(_: Annotated[Call, Depends(caller(Scope.WEBHOOKS_READ
     return Catalogue(items=items)
 
 
-@routes.get("/{subscription_id}", responses=documented(404))
+@routes.get("/{subscription_id:uuid}", responses=documented(404))
 async def read_webhook(
     subscription_id: UUID, call: Annotated[Call, Depends(caller(Scope.WEBHOOKS_READ))]
 ) -> SubscriptionView:
@@ -97,7 +97,7 @@ async def read_webhook(
         return await _view(connection, subscription_id)
 
 
-@routes.patch("/{subscription_id}", responses=documented(404, 413, 415))
+@routes.patch("/{subscription_id:uuid}", responses=documented(404, 413, 415))
 async def change_webhook(
     subscription_id: UUID,
     body: SubscriptionPatch,
@@ -123,7 +123,7 @@ async def change_webhook(
     return view
 
 
-@routes.delete("/{subscription_id}", responses=documented(404))
+@routes.delete("/{subscription_id:uuid}", responses=documented(404))
 async def delete_webhook(
     subscription_id: UUID, call: Annotated[Call, Depends(caller(Scope.WEBHOOKS_WRITE))]
 ) -> SubscriptionView:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.webhooks.models import (
     AttemptView,
     DeliveryView,
-    HealthView,
+    EndpointHealthView,
     KeyStateView,
     LatencyView,
     ReplayView,
@@ -122,14 +122,14 @@ def replay_view(replay: ReplayState) -> ReplayView:
     )
 
 
-def health_view(recorded: Recorded, figures: Figures) -> HealthView:
+def health_view(recorded: Recorded, figures: Figures) -> EndpointHealthView:
     """How well an endpoint does."""
     since = recorded.failing_since
     latency = None
     if figures.latencies is not None:
         p50, p95, p99 = figures.latencies
         latency = LatencyView(p50=p50, p95=p95, p99=p99)
-    return HealthView(
+    return EndpointHealthView(
         status=recorded.subscription.status,
         disabled_reason=recorded.subscription.disabled_reason,
         last_success_at=recorded.succeeded_at,

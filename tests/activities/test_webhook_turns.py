@@ -92,7 +92,7 @@ async def test_never_more_at_a_time_than_the_endpoint_allows(hooks: Hooks) -> No
     arrived = asyncio.Event()
 
     class Counting:
-        async def post(self, *_: object, **__: object) -> object:
+        async def post(self, *_: object, **__: object) -> Answered:
             nonlocal at_once, most
             at_once, most = at_once + 1, max(most, at_once + 1)
             if at_once == 3:

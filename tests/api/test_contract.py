@@ -95,3 +95,27 @@ async def test_commands_on_an_escrow_that_is_there(
             )
         moved = await service.get(f"escrows/{escrow['escrow_id']}")
         assert moved.json()["version"] > 4, "commands went well, and were not only refused"
+
+
+async def test_an_endpoint_that_is_there(
+    settings: ApiSettings, worker: Worker, tenant: UUID, tenants_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    """Nobody listens there: what is sent fails, and is told of."""
+    async with served(settings) as (server, url):
+        service = await Caller(server.config.loaded_app, tenant, tenants_engine, None).key_for()
+        hook = ok(await service.post("webhooks", {"url": "http://127.0.0.1:9/", "event_types": ["escrow.*"]}), 201)
+        sent = ok(await service.post(f"webhooks/{hook['subscription_id']}/test"), 202)
+        ids = [
+            f'"path.subscription_id" = "{hook["subscription_id"]}"',
+            f'"path.message_id" = "{sent["message_id"]}"',
+        ]
+        (tmp_path / "schemathesis.toml").write_text("\n".join(["[parameters]", *ids]))
+        await schemathesis(
+            url,
+            service.key or "",
+            tmp_path,
+            "--max-examples=12",
+            "--phases=examples,coverage,fuzzing",
+            "--include-path-regex=webhooks",
+            "--exclude-operation-id=delete_webhook",
+        )

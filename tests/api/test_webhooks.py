@@ -12,7 +12,7 @@ import pytest
 
 from domain.identity import Scope
 from kit.clock import now
-from kit.standardwebhooks import PublicKey, SharedSecret, verify
+from kit.standardwebhooks import PublicKey, SharedSecret, Verifier, verify
 from tests.api.caller import Caller, ok, refused
 from tests.polling import eventually
 from tests.vendors.server import Reply, Vendor, vendor
@@ -60,7 +60,7 @@ async def test_an_event_is_delivered_signed_and_told(service: Caller, receiver: 
     await service.deposit("alice", "7")
     await arrived(receiver, 1)
     [asked] = receiver.asked
-    keys = [SharedSecret.parse(hook["secret"]), PublicKey.parse(hook["keys"][0]["public_key"])]
+    keys: list[Verifier] = [SharedSecret.parse(hook["secret"]), PublicKey.parse(hook["keys"][0]["public_key"])]
     for key in keys:
         message_id = verify(asked.headers, asked.body, [key], now=now())
     assert asked.headers["authorization"] == "Bearer theirs"
