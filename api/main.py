@@ -85,13 +85,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     stream_metrics = StreamMetrics(registry)
-    twilio = settings.sms_twilio_auth_token
-    receipts = ReceiptDoor(
-        settings.public_url,
-        settings.mail_sendgrid_receipt_key,
-        None if twilio is None else twilio.get_secret_value(),
-        ReceiptMetrics(registry),
-    )
+    reach = Reach.parse(settings.outward_allow)
+    receipts = _receipts(settings, ReceiptMetrics(registry))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -100,23 +95,24 @@ def create_app(settings: ApiSettings) -> FastAPI:
         keys = Keys(engine)
         price_book = PriceBook(engine)
         streams = Streams(engine, settings, stream_metrics, hear={PRICES_CHANNEL: price_book.forget})
+        queue = settings.temporal_task_queue
         app.state.services = Services(
             engine=engine,
             temporal=temporal,
             keys=keys,
             assets=AssetBook(),
-            escrows=EscrowClient(temporal, settings.temporal_task_queue),
-            transfers=TransferClient(temporal, settings.temporal_task_queue),
+            escrows=EscrowClient(temporal, queue),
+            transfers=TransferClient(temporal, queue),
             streams=streams,
             doorbell=Doorbell(engine),
-            reconciliations=ReconciliationClient(temporal, settings.temporal_task_queue),
-            prices=PriceClient(temporal, settings.temporal_task_queue),
+            reconciliations=ReconciliationClient(temporal, queue),
+            prices=PriceClient(temporal, queue),
             price_book=price_book,
-            margin=MarginClient(temporal, settings.temporal_task_queue),
-            alerts=AlertClient(temporal, settings.temporal_task_queue),
+            margin=MarginClient(temporal, queue),
+            alerts=AlertClient(temporal, queue),
             receipts=receipts,
-            webhooks=WebhookClient(temporal, settings.temporal_task_queue),
-            reach=Reach.parse(settings.outward_allow),
+            webhooks=WebhookClient(temporal, queue),
+            reach=reach,
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -156,6 +152,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way
     return app
+
+
+def _receipts(settings: ApiSettings, metrics: ReceiptMetrics) -> ReceiptDoor:
+    """What vendors' receipts are checked with."""
+    twilio = settings.sms_twilio_auth_token
+    token = None if twilio is None else twilio.get_secret_value()
+    return ReceiptDoor(settings.public_url, settings.mail_sendgrid_receipt_key, token, metrics)
 
 
 def description() -> dict[str, Any]:

@@ -81,22 +81,7 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
     }
 
 
-def _alerts(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
-    return {
-        "holdfast:alert-watch": _every(
-            _MINUTE,
-            start(
-                AlertWatchWorkflow.run,
-                name="alert-watch",
-                summary="bring back the workflows of alerts that are overdue",
-            ),
-            offset=timedelta(seconds=40),
-        )
-    }
-
-
 def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
-    """Who look for what nobody works for."""
     return {
         "holdfast:escrow-watch": _every(
             5 * _MINUTE,
@@ -128,6 +113,27 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
             ),
             offset=timedelta(seconds=40),
         ),
+    }
+
+
+def _alerts(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
+    return {
+        "holdfast:alert-watch": _every(
+            _MINUTE,
+            start(
+                AlertWatchWorkflow.run,
+                name="alert-watch",
+                summary="bring back the workflows of alerts that are overdue",
+            ),
+            offset=timedelta(seconds=40),
+        )
+    }
+
+
+def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
+    """Who look for what nobody works for."""
+    return {
+        **_watches(start),
         "holdfast:book-watch": _every(
             _MINUTE,
             start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
