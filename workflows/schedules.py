@@ -77,11 +77,11 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
             catchup=_DAY // 2,
         ),
         **_prices(start, price_refresh_seconds),
-        **_alerts(start),
     }
 
 
 def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
+    """Who look for what nobody works for."""
     return {
         "holdfast:escrow-watch": _every(
             5 * _MINUTE,
@@ -113,11 +113,6 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
             ),
             offset=timedelta(seconds=40),
         ),
-    }
-
-
-def _alerts(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
-    return {
         "holdfast:alert-watch": _every(
             _MINUTE,
             start(
@@ -125,15 +120,8 @@ def _alerts(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, S
                 name="alert-watch",
                 summary="bring back the workflows of alerts that are overdue",
             ),
-            offset=timedelta(seconds=40),
-        )
-    }
-
-
-def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
-    """Who look for what nobody works for."""
-    return {
-        **_watches(start),
+            offset=timedelta(seconds=50),
+        ),
         "holdfast:book-watch": _every(
             _MINUTE,
             start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
