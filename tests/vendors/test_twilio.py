@@ -21,7 +21,7 @@ from db.ids import new_id
 from kit.receipts import twilio_receipt, twilio_reply, verify_twilio
 from kit.sending import TwilioAccount
 from tests.vendors.faults import Fault
-from tests.vendors.server import Asked, Reply, Vendor, vendor
+from tests.vendors.server import Asked, Reply, Vendor, closed_door, vendor
 from tests.vendors.texter import ACCOUNT, NUMBER, TOKEN, Twilio
 from tools.local.process import free_port
 
@@ -158,6 +158,14 @@ async def test_where_nobody_listens_nothing_was_taken() -> None:
         assert isinstance(handed, NotTaken)
         assert "127.0.0.1" not in handed.detail
         assert isinstance(await sender.find(an_sms(), datetime.now(UTC)), Unsure)
+        await sender.close()
+
+
+async def test_where_nobody_opens_nothing_was_taken() -> None:
+    """A host that drops packets: the time for connecting is over, and nothing was said."""
+    with closed_door() as url:
+        sender = TwilioSms(TwilioAccount(ACCOUNT, ACCOUNT, TOKEN, NUMBER, url=url, timeout_seconds=1.0))
+        assert await sender.send(an_sms()) == NotTaken("no connection: ConnectTimeoutError")
         await sender.close()
 
 
