@@ -41,9 +41,11 @@ from domain.alerts.model import (
     AlertType,
     Channel,
     Delivery,
+    DeliveryState,
     Ending,
     Person,
     Preferences,
+    Status,
 )
 from domain.alerts.render import callback_body, render
 from domain.errors import Refusal
@@ -265,7 +267,9 @@ def changes(stored: Stored, alert: Alert) -> Sequence[str]:
     if alert.climbed > max(1, stored.alert.climbed):
         found.append("alert.escalated")
     status = climb.status(alert)
-    if status is not stored.status:
+    # A receipt makes it fail before anybody looked for another way; that there is none is only known here.
+    lost = any(each.state is DeliveryState.FAILED and not each.handed_on for each in stored.alert.deliveries)
+    if status is not Status.PENDING and (status is not stored.status or (status is Status.FAILED and lost)):
         found.append(f"alert.{status.lower()}")
     if alert.ended is Ending.SUPPRESSED and stored.alert.ended is None and "alert.suppressed" not in found:
         found.append("alert.suppressed")

@@ -23,6 +23,7 @@ from db.outbox import ALERTS_TOPIC, OutboxEvent
 from db.step import Left, leave
 from domain.alerts import climb, links
 from domain.alerts.delivery import Word
+from domain.alerts.model import Status
 from domain.errors import Refusal
 from domain.ids import alert_workflow_id
 from kit import receipts as vendors
@@ -180,7 +181,8 @@ async def _record(services: Services, about: About, receipt: Receipt, request_id
         }
         subject = alert_workflow_id(about.notification_id)
         types = [] if after is stored.alert else ["alert.receipt"]
-        if climb.status(after) is not stored.status:
+        # That it failed is said once no other way is left.
+        if climb.status(after) not in (stored.status, Status.FAILED, Status.PENDING):
             types.append(f"alert.{climb.status(after).lower()}")
         events = [OutboxEvent(new_id(), ALERTS_TOPIC, each, subject, now(), facts) for each in types]
         record = AuditRecord(subject, "alert.receipt", at, Origin(request_id=request_id), facts)

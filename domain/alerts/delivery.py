@@ -116,6 +116,8 @@ def receive(
     the last. A mail that comes back after it arrived stays delivered, and has ``bounced``."""
     if delivery.attempt_id is None:
         return delivery
+    # Vendors count in seconds; nothing came back before it was sent.
+    at = max(at, delivery.sent_at or delivery.begun_at or at)
     if word is Word.FAILED:
         if attempt_id != delivery.attempt_id:
             return delivery
