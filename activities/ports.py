@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -181,6 +181,52 @@ class CallbackSender(Protocol):
 
     async def send(self, callback: Callback) -> Handed:
         """Sign and send it once, within one limit over everything. Never raises for what the other side does."""
+
+    async def close(self) -> None:
+        """Let go of connections; a later call opens others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A stranger's server answered. ``headers`` in lower case, several of one name joined by ``, ``; ``truncated`` says
+    that ``body`` is not all of it: more than was to be read, cut off, or not there when the time was over."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    truncated: bool
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Certainly nothing of the request reached anybody. ``blocked``: the address is none that we may call, and not a
+    connection was opened. ``reason`` is fit for the owner of the URL."""
+
+    reason: str
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """The request may have arrived, and nothing usable came back within the deadline."""
+
+    reason: str
+    duration_ms: int
+
+
+#: What became of a request to a stranger's URL.
+Reached = Answered | NotSent | NoAnswer
+
+
+class Outward(Protocol):
+    """The one door through which requests to strangers' URLs leave. It never reaches inside."""
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, deadline_seconds: float, read_bytes: int
+    ) -> Reached:
+        """POST once: one deadline over looking up, connecting, sending and reading, at most ``read_bytes`` of the
+        answer. No redirect is followed, nothing is sent twice. Never raises for what the other side does."""
 
     async def close(self) -> None:
         """Let go of connections; a later call opens others."""

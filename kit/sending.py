@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-#: Where Twilio reports to, behind the public address.
+#: Where vendors report to, behind the public address.
+SENDGRID_RECEIPTS = "/api/v1/alerts/receipts/sendgrid"
 TWILIO_RECEIPTS = "/api/v1/alerts/receipts/twilio"
 #: As many as a worker has activities under way, so that none of them waits for a thread.
 THREADS = 20

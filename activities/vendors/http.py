@@ -38,13 +38,20 @@ class Answer:
 
     def retry_after_seconds(self) -> float:
         """How long it asks to be left alone: seconds, or a date (RFC 9110, section 10.2.3)."""
-        said = self.headers.get("retry-after", "").strip()
-        if said.isdigit() and len(said) < 8:
-            return float(said)
-        try:
-            return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
-        except (TypeError, ValueError):
-            return DEFAULT_RETRY_SECONDS
+        asked = asked_seconds(self.headers.get("retry-after", ""), datetime.now(UTC))
+        return DEFAULT_RETRY_SECONDS if asked is None else asked
+
+
+def asked_seconds(retry_after: str, now: datetime) -> float | None:
+    """How long a ``Retry-After`` asks to be left alone; None for one that says nothing."""
+    said = retry_after.strip()
+    if said.isdigit() and said.isascii() and len(said) < 8:
+        return float(said)
+    try:
+        until = parsedate_to_datetime(said)
+        return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now.timestamp())
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 class Http:

@@ -33,6 +33,7 @@ ABOUT_INPUT = {
     "range_too_long",
     "share_too_large",
     "shares_out_of_order",
+    "webhook_url_refused",
     "window_too_short",
     "asset_mismatch",
     "counterparty_same",

@@ -86,7 +86,8 @@ async def running(*, quick: bool) -> AsyncIterator[Bench]:
     """A fresh stack, gone afterwards with its data."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as folder:
-        commands = CommandLine(Path(folder))
+        # Webhooks go to a receiver beside everything else.
+        commands = CommandLine(Path(folder), OUTWARD_ALLOW="127.0.0.0/8")
         try:
             await asyncio.to_thread(commands.run, "up", "--detach")
             bench = await _open(commands, quick=quick)
