@@ -7,7 +7,6 @@ but no honest client sends is refused: NaN and Infinity, a key twice, text that 
 from __future__ import annotations
 
 import json
-import re
 from decimal import Decimal, InvalidOperation
 from email.message import Message
 from typing import Any, NoReturn
@@ -16,16 +15,11 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from domain.errors import Refusal
+from kit.shallow import is_too_deep
 
 #: Longer numbers are no amount, and turning their text into a number takes time.
 MAX_NUMBER_LENGTH = 200
-#: No request of ours is nested a tenth as deep.
-MAX_DEPTH = 100
-
 NDJSON = "application/x-ndjson"
-
-#: What opens and closes, and texts, in which neither counts; one that does not end is one to the end, looked at once.
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class JsonRequest(Request):
@@ -42,7 +36,8 @@ def parse(body: bytes) -> Any:
     """The value that ``body`` denotes; refuses with ``body_invalid`` what is not strict UTF-8 JSON."""
     try:
         text = body.decode("utf-8", errors="strict")
-        _check_depth(text)
+        if is_too_deep(text):
+            _refuse("the body is nested too deeply")
         value = _DECODER.decode(text)
     except UnicodeDecodeError:
         _refuse("the body is not UTF-8")
@@ -89,22 +84,6 @@ def _media_type(declared: str) -> str:
 
 def _refuse(message: str) -> NoReturn:
     raise Refusal("body_invalid", message, field="body")
-
-
-def _check_depth(text: str) -> None:
-    """Refuse what is nested beyond ``MAX_DEPTH``. The interpreter's own limit is no guard: libraries raise it, and then
-    the decoder runs out of stack."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
-    depth = 0
-    for found in _STRUCTURE.finditer(text):
-        mark = found[0]
-        if mark in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                _refuse("the body is nested too deeply")
-        elif mark in "]}":
-            depth -= 1
 
 
 def _decimal(text: str) -> Decimal:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
+from kit import shallow
 from kit.redaction import in_words
 from kit.signing import KeyUnusable
 
@@ -176,8 +176,8 @@ def sendgrid_receipts(body: bytes) -> Sequence[Receipt]:
     Raises ``ReceiptsUnreadable``.
     """
     try:
-        events = json.loads(body)
-    except (ValueError, RecursionError):
+        events = shallow.loads(body)
+    except ValueError:
         raise ReceiptsUnreadable("the body is not JSON") from None
     if not isinstance(events, list) or len(events) > EVENTS_MAX:
         raise ReceiptsUnreadable(f"the body is not a list of at most {EVENTS_MAX} events")

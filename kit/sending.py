@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 #: Where vendors report to, behind the public address.
 SENDGRID_RECEIPTS = "/api/v1/alerts/receipts/sendgrid"
 TWILIO_RECEIPTS = "/api/v1/alerts/receipts/twilio"
+#: As many as a worker has activities under way, so that none of them waits for a thread.
+THREADS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class SendGridAccount:
     reply_to: str | None = None
     url: str = "https://api.sendgrid.com"
     timeout_seconds: float = 8.0
-    threads: int = 8
+    threads: int = THREADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +36,5 @@ class TwilioAccount:
     report_to: str | None = None
     url: str = "https://api.twilio.com"
     timeout_seconds: float = 8.0
-    threads: int = 4
+    threads: int = THREADS
     settle_seconds: float = 40.0

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kit.receipts import sendgrid_key
-from kit.sending import TWILIO_RECEIPTS, SendGridAccount, TwilioAccount
+from kit.sending import THREADS, TWILIO_RECEIPTS, SendGridAccount, TwilioAccount
 from kit.signing import KeyUnusable
 
 EXIT_CONFIGURATION = 2
@@ -153,7 +153,7 @@ class WorkerSettings(PublicSettings):
     )
     mail_reply_to: str | None = Field(default=None, description="Where answers to mails go, if not to MAIL_FROM")
     mail_timeout_seconds: float = Field(default=8, ge=1, le=8)
-    mail_threads: int = Field(default=8, ge=1, le=64, description="mails that are handed over at a time")
+    mail_threads: int = Field(default=THREADS, ge=1, le=64, description="mails that are handed over at a time")
 
     sms_twilio_account_sid: str | None = Field(
         default=None,
@@ -172,7 +172,7 @@ class WorkerSettings(PublicSettings):
         description="A number of the account or a messaging service; needed with the account",
     )
     sms_timeout_seconds: float = Field(default=8, ge=1, le=8)
-    sms_threads: int = Field(default=4, ge=1, le=64, description="messages that are handed over at a time")
+    sms_threads: int = Field(default=THREADS, ge=1, le=64, description="messages that are handed over at a time")
 
     @field_validator("mail_sendgrid_api_key")
     @classmethod

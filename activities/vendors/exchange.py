@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -13,6 +12,7 @@ import ccxt.async_support as ccxt
 from activities.vendors.guard import GuardedSource, Limits, SourceFault
 from activities.vendors.http import Answer, Http, decimal_of, instant_of, refused
 from domain.prices.model import Reading, price_of
+from kit import shallow
 from kit.clock import now
 from kit.pricing import Exchange
 
@@ -115,8 +115,8 @@ def _exchange(config: Exchange, http: Http) -> Any:
 
         def parse_json(self, text: str) -> Any:
             try:
-                return json.loads(text, parse_float=str, parse_int=str)
-            except (ValueError, RecursionError):
+                return shallow.loads(text, parse_float=str, parse_int=str)
+            except ValueError:
                 return None
 
     # We have a rate limit of our own; theirs would make a call last longer than it may.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any, NoReturn
 import httpx
 
 from activities.vendors.guard import SourceFault
+from kit import shallow
 
 DEFAULT_RETRY_SECONDS = 60.0
 
@@ -32,8 +32,8 @@ class Answer:
     def json(self) -> Any:
         """The body, numbers with a point as ``Decimal``; raises ``SourceFault`` for what is no JSON."""
         try:
-            return json.loads(self.body, parse_float=Decimal, parse_constant=_no_number)
-        except (ValueError, RecursionError):
+            return shallow.loads(self.body, parse_float=Decimal, parse_constant=_no_number)
+        except ValueError:
             raise SourceFault("nonsense", f"HTTP {self.status} with a body that is no JSON") from None
 
     def retry_after_seconds(self) -> float:

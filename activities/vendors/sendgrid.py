@@ -19,6 +19,7 @@ from sendgrid import SendGridAPIClient
 
 from activities.ports import Handed, Mail, NotTaken, Rejected, Taken, Unsure
 from activities.vendors.calls import Gate, NotReached, Overdue, Threads, count, retry_after_seconds
+from kit import shallow
 from kit.receipts import SENDGRID_ATTEMPT
 from kit.redaction import in_words
 from kit.sending import SendGridAccount
@@ -111,9 +112,9 @@ class SendGridMail:
     def _words(self, error: HTTPError) -> str:
         """What it says is wrong, and of which field."""
         try:
-            errors = error.to_dict["errors"]
+            errors = shallow.loads(error.body)["errors"]
             told = [" ".join(filter(None, (_text(each, "field"), _text(each, "message")))) for each in errors]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return ""
         return in_words("; ".join(told), [self._account.api_key])
 

@@ -27,6 +27,7 @@ from kit.clock import now
 from kit.receipts import TWILIO_ATTEMPT, TWILIO_ERRORS, twilio_standing
 from kit.redaction import in_words
 from kit.sending import TwilioAccount
+from kit.shallow import is_too_deep
 
 _CONNECT_SECONDS_MAX = 5.0
 _TOO_MANY, _REQUEST_TIMEOUT, _SERVER_ERROR = 429, 408, 500
@@ -104,6 +105,8 @@ class TwilioSms:
         except (requests.RequestException, OSError) as error:
             words = f"no answer: {type(error).__name__}"
             return NotTaken(words) if gate.close() else Unsure(words)
+        except _Unreadable as error:
+            return Unsure(str(error))
         except (ValueError, TypeError, KeyError, AttributeError):
             if gate.close():
                 raise
@@ -178,7 +181,7 @@ class TwilioSms:
 
 
 class _Unreadable(Exception):
-    """A list cannot be read to where it is of interest; the text says why."""
+    """An answer cannot be read, or a list not to where it is of interest; the text says why."""
 
 
 class _Wire(HTTPAdapter):
@@ -201,6 +204,9 @@ class _Wire(HTTPAdapter):
             if (cause := _unreached(error)) is not None:
                 raise NotReached(f"no connection: {cause}") from None
             raise
+        if is_too_deep(response.text):
+            # The SDK would read it.
+            raise _Unreadable("an answer that cannot be read")
         self.headers = response.headers
         self.ahead = _ahead(response)
         return response

@@ -7,8 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from api.bodies import MAX_DEPTH, canonical, parse
+from api.bodies import canonical, parse
 from domain.errors import Refusal
+from kit.shallow import MAX_DEPTH
 
 
 @pytest.mark.parametrize(

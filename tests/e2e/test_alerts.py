@@ -117,6 +117,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
             SMS_FROM=NUMBER,
             PUBLIC_URL="",
             CHECKPOINT_SECONDS="1",
+            LOG_LEVEL="DEBUG",
         )
         with ExitStack() as stack:
             # The vendors answer in this loop, so the stack is started beside it.
@@ -247,3 +248,11 @@ async def test_that_notice_was_given_can_be_proven(desk: Desk) -> None:
         return bool(proof["complete"])
 
     await eventually(complete, limit_seconds=60)
+
+
+async def test_no_key_is_in_any_log(desk: Desk) -> None:
+    """Of processes that told everything that they could."""
+    for role in ("worker", "api", "supervisor"):
+        log = await asyncio.to_thread(desk.commands.home.log(role).read_text)
+        assert log
+        assert not [secret for secret in (API_KEY, TOKEN, desk.http.headers["X-API-Key"]) if secret in log]

@@ -21,7 +21,7 @@ from kit.sending import SendGridAccount
 from tests.polling import eventually
 from tests.vendors.faults import Fault
 from tests.vendors.mailer import API_KEY, SendGrid
-from tests.vendors.server import Vendor
+from tests.vendors.server import Vendor, closed_door
 from tools.local.process import free_port
 
 TO = "max.muster@example.com"
@@ -141,6 +141,14 @@ async def test_where_nobody_listens_nothing_was_taken() -> None:
         handed = await sender.send(a_mail())
         assert isinstance(handed, NotTaken)
         assert "127.0.0.1" not in handed.detail
+        await sender.close()
+
+
+async def test_where_nobody_opens_nothing_was_taken(sendgrid: SendGrid) -> None:
+    """A host that drops packets: the time for connecting is over, and nothing was said."""
+    with closed_door() as url:
+        sender = a_sender(API_KEY, "alerts@example.com", url=url, timeout_seconds=1.0)
+        assert await sender.send(a_mail()) == NotTaken("no connection: TimeoutError")
         await sender.close()
 
 

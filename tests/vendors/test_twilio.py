@@ -21,7 +21,7 @@ from db.ids import new_id
 from kit.receipts import twilio_receipt, twilio_reply, verify_twilio
 from kit.sending import TwilioAccount
 from tests.vendors.faults import Fault
-from tests.vendors.server import Asked, Reply, Vendor, vendor
+from tests.vendors.server import Asked, Reply, Vendor, closed_door, vendor
 from tests.vendors.texter import ACCOUNT, NUMBER, TOKEN, Twilio
 from tools.local.process import free_port
 
@@ -103,6 +103,8 @@ async def test_a_messaging_service_may_send_and_reports_may_have_no_address(twil
         (Fault(307, headers={"Location": "/elsewhere"}), Rejected("307", "HTTP 307, error 307")),
         (Fault(201, "no JSON", acts=True), Unsure("an answer that cannot be read")),
         (Fault(201, "[1]", acts=True), Unsure("an answer that cannot be read")),
+        (Fault(201, "[" * 100_000, acts=True), Unsure("an answer that cannot be read")),
+        (Fault(400, "[" * 100_000), Unsure("an answer that cannot be read")),
         (Fault(201, "{}", acts=True), Unsure("an answer without a message")),
         (Fault(reset=True, acts=True), Unsure("no answer: ConnectionError")),
     ],
@@ -158,6 +160,14 @@ async def test_where_nobody_listens_nothing_was_taken() -> None:
         assert isinstance(handed, NotTaken)
         assert "127.0.0.1" not in handed.detail
         assert isinstance(await sender.find(an_sms(), datetime.now(UTC)), Unsure)
+        await sender.close()
+
+
+async def test_where_nobody_opens_nothing_was_taken() -> None:
+    """A host that drops packets: the time for connecting is over, and nothing was said."""
+    with closed_door() as url:
+        sender = TwilioSms(TwilioAccount(ACCOUNT, ACCOUNT, TOKEN, NUMBER, url=url, timeout_seconds=1.0))
+        assert await sender.send(an_sms()) == NotTaken("no connection: ConnectTimeoutError")
         await sender.close()
 
 
@@ -238,6 +248,7 @@ async def test_a_long_list_is_read_to_the_attempt_and_not_for_ever(twilio: Twili
         Fault(429, {"code": 20429, "message": "Too many requests"}),
         Fault(401, {"code": 20003, "message": "Authenticate"}),
         Fault(200, "no JSON"),
+        Fault(200, "[" * 100_000),
         Fault(200, {"messages": [{"sid": "SM1"}], "next_page_uri": None}),
         Fault(200, {"messages": [7], "next_page_uri": None}),
         Fault(200, []),
