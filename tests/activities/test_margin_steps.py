@@ -115,6 +115,30 @@ async def _killed_after(engine: AsyncEngine, statements: int, checks: Checks, ch
     return True
 
 
+async def test_a_check_is_seven_statements_whether_it_tells_or_not(
+    checks: Checks, tenants_engine: AsyncEngine, engine: AsyncEngine
+) -> None:
+    """Receipt, account, parameters, prices, positions; what was found; audit, event and receipt."""
+    await checks.check(owns("ETH", 10), owes("USDC", 10_000))
+    said: list[str] = []
+
+    def note(*given: Any) -> None:
+        # The doorbell rings after the commit, and once for many.
+        if "pg_notify" not in given[2]:
+            said.append(given[2])
+
+    event.listen(tenants_engine.sync_engine, "before_cursor_execute", note)
+    try:
+        quiet = await checks.check(stored=True)
+        count = len(said)
+        await set_prices(engine, ETH=1_000)
+        told = await checks.check(stored=True)
+    finally:
+        event.remove(tenants_engine.sync_engine, "before_cursor_execute", note)
+    assert (quiet.event_type, told.event_type) == (None, "liquidation_due")
+    assert (count, len(said) - count) == (7, 7), said
+
+
 async def test_positions_are_replaced_and_the_account_says_that_it_changed(checks: Checks) -> None:
     await checks.check(owns("ETH", 10), owns("BTC", 1), owes("USDC", 5))
     first = await checks.account()
