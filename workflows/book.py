@@ -176,7 +176,7 @@ def _told(ends: list[Revalued], took: timedelta) -> str:
     """What an operator reads in the UI."""
     sums = {
         name: sum(getattr(each, name) for each in ends)
-        for name in ("accounts", "candidates", "transitions", "left", "waiting")
+        for name in ("accounts", "candidates", "transitions", "left", "waiting", "unvalued")
     }
     lines = [
         f"tick {min(each.tick for each in ends)}, parameters {min(each.version for each in ends)}:"
@@ -184,5 +184,7 @@ def _told(ends: list[Revalued], took: timedelta) -> str:
         f" {took // timedelta(milliseconds=1)} ms",
         f"{sums['waiting']} wait for the end of a cooldown, {sums['left']} had changed meanwhile",
     ]
+    if sums["unvalued"]:
+        lines.append(f"**{sums['unvalued']} cannot be valued**: an asset does not count, or has no usable price")
     lines += ["a part was superseded by a newer tick"] if any(each.superseded for each in ends) else []
     return "\n\n".join(lines)

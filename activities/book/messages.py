@@ -29,7 +29,8 @@ class RevalueGroup(Message):
 
 class Revalued(Message):
     """What came of some shards. ``superseded``: a newer tick had begun, so what was left was left to it. ``due_at`` is
-    when the first account may be told what a cooldown holds back."""
+    when the first account may be told what a cooldown holds back. ``unvalued`` accounts were not revalued: they have an
+    asset that no longer counts, or that has no usable price."""
 
     tick: int
     version: int
@@ -41,6 +42,7 @@ class Revalued(Message):
     due_at: datetime | None = None
     superseded: bool = False
     milliseconds: int = 0
+    unvalued: int = 0
 
 
 class BookAudit(Message):

@@ -132,6 +132,20 @@ def _sum(table: Table, places: range, part: slice, counted: Floats, out: Floats,
             np.add(out, term, out=out)
 
 
+def unvalued(columns: Columns, at: Weights) -> int:
+    """How many accounts hold something that cannot be valued: ``screen`` names none of them."""
+    lost = np.isnan(at.counted)
+    count = sum(
+        any(position.asset not in at.market for position in whole.positions) for whole in columns.always.values()
+    )
+    for key, table in columns.tables.items() if lost.any() else ():
+        if codes := key[2:]:
+            count += (table.used - len(table.free)) * bool(lost[list(codes)].any())
+        else:
+            count += int(np.count_nonzero(lost[table.codes[:, : table.used]].any(axis=0)))
+    return count
+
+
 def set_windows(table: Table, rows: Ints, seen: Ints | None = None) -> None:
     """Set the windows of rows, from what each was told; with ``seen``, of rows that wait at the levels they have seen.
 

@@ -18,7 +18,7 @@ from temporalio import activity
 from activities.book.deciding import Decided, Judge, audit_details, microseconds, settle, told_by_type
 from activities.book.messages import BookPlan, Revalued, RevalueGroup
 from activities.book.part import Part
-from activities.book.screen import weights
+from activities.book.screen import unvalued, weights
 from db import prices
 from db.doorbell import Doorbell
 from db.engine import transaction
@@ -52,6 +52,7 @@ _transitions = Counter("holdfast_book_transitions_total", "Accounts that were to
 _left = Counter("holdfast_book_left_total", "Transitions of accounts that had changed meanwhile")
 _accounts = Gauge("holdfast_book_accounts", "Accounts in memory", ["group"])
 _bytes = Gauge("holdfast_book_bytes", "What their columns take", ["group"])
+_unvalued = Gauge("holdfast_book_unvalued", "Accounts with an asset that cannot be valued", ["group"])
 _waits = Gauge("holdfast_book_waiting", "Accounts whose cooldown holds back what they are to be told", ["group"])
 
 
@@ -159,7 +160,9 @@ class BookActivities:
             due_at = ground.at + AGAIN if due_at is None else min(due_at, ground.at + AGAIN)
         async with transaction(self._engine) as connection:
             await book.finish(connection, fence, due_at)
+        unknown = await asyncio.to_thread(unvalued, part.columns, weights(part.columns.symbols, ground.market))
         group = str(part.shards[0])
+        _unvalued.labels(group).set(unknown)
         _accounts.labels(group).set(part.columns.accounts)
         _bytes.labels(group).set(part.columns.bytes_used)
         _waits.labels(group).set(part.waiting)
@@ -173,6 +176,7 @@ class BookActivities:
             candidates=totals.candidates,
             transitions=totals.transitions,
             left=totals.left,
+            unvalued=unknown,
         )
 
     async def _observe_lag(self, ground: Ground) -> None:

@@ -27,7 +27,7 @@ from domain.ids import margin_check_workflow_id
 from domain.margin.advice import hold, recommendations
 from domain.margin.health import value
 from domain.margin.market import ParameterSet, build, check_computable, check_levels
-from domain.margin.model import DEFAULT_LEVELS, Market, Origin, Position, Side, in_order
+from domain.margin.model import DEFAULT_LEVELS, Market, Origin, Position, in_order
 from domain.margin.rows import EventRow, Sheet, SnapshotRow, subject_of
 from domain.margin.telling import AccountState, tell
 
@@ -132,16 +132,11 @@ async def _wanted(
     stored: Sequence[Position],
     in_force: ParameterSet,
 ) -> list[Position]:
-    """The account's positions as they are from now on. What escrows hold of an asset that does not count, does not."""
+    """The account's positions as they are from now on."""
     declared = [position for position in stored if position.origin is Origin.DECLARED]
     if request.positions is not None:
         declared = [position.to_position() for position in request.positions if position.amount_minor]
-    held = await escrows.held_for(connection, request.tenant_id, account.user_id, account.escrow_collateral)
-    counted = [
-        Position(Side.COLLATERAL, asset, amount, Origin.ESCROW)
-        for asset, amount in held.items()
-        if asset in in_force.assets
-    ]
+    counted = await escrows.counted(connection, request.tenant_id, account.user_id, account.escrow_collateral, in_force)
     return in_order(declared + counted)
 
 

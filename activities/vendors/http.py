@@ -33,7 +33,7 @@ class Answer:
         """The body, numbers with a point as ``Decimal``; raises ``SourceFault`` for what is no JSON."""
         try:
             return shallow.loads(self.body, parse_float=Decimal, parse_constant=_no_number)
-        except ValueError:
+        except (ValueError, ArithmeticError):
             raise SourceFault("nonsense", f"HTTP {self.status} with a body that is no JSON") from None
 
     def retry_after_seconds(self) -> float:

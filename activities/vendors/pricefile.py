@@ -81,7 +81,7 @@ def _read(path: Path, most: int) -> Mapping[str, Any]:
             found = json.loads(text, parse_float=Decimal, parse_int=Decimal)
         else:
             found = tomllib.loads(text, parse_float=Decimal)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise SourceFault("nonsense", f"the file is not readable: {str(error)[:100]}") from None
     if not isinstance(found, dict):
         raise SourceFault("nonsense", "the file holds no prices by asset")
@@ -104,4 +104,7 @@ def _instant(value: object) -> datetime | None:
             return None
     if not isinstance(value, datetime) or value.tzinfo is None:
         return None
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        return None

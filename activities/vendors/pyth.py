@@ -8,7 +8,7 @@ from typing import Any
 
 from activities.vendors.guard import GuardedSource, Limits, SourceFault
 from activities.vendors.http import Http, instant_of, refused
-from domain.prices.model import Reading, price_of
+from domain.prices.model import Reading, price_of, width_of
 from kit.pricing import Pyth
 
 _EXPONENT_MAX = 36
@@ -62,7 +62,8 @@ class PythPrices(GuardedSource):
             return Reading(self.name, asset, found, fault="it knows no such feed")
         price, confidence = _scaled(told.get("price"), told), _scaled(told.get("conf"), told)
         made = None if price is None else price_of(price)
-        if made is None or confidence is None:
+        width = None if confidence is None else width_of(confidence)
+        if made is None or width is None:
             said = f"{told.get('price')} ± {told.get('conf')} · 10^{told.get('expo')}"
             return Reading(self.name, asset, found, fault=f"no price: {said[:80]}")
         return Reading(
@@ -70,7 +71,7 @@ class PythPrices(GuardedSource):
             asset=asset,
             feed=found,
             price=made,
-            confidence=price_of(confidence) or 0,
+            confidence=width,
             observed_at=instant_of(told.get("publish_time")),
             max_age_seconds=feed.max_age_seconds or self._config.max_age_seconds,
             unit=feed.unit,

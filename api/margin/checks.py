@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,7 +13,7 @@ from db.margin import reports
 from domain.errors import Refusal
 from domain.ids import USER_ID_RULE, is_user_id, margin_check_workflow_id
 from domain.margin.model import Levels, Position
-from workflows.margin import Cause, CheckMargin, LevelsMessage, OriginMessage, PositionMessage
+from workflows.margin import Cause, CheckMargin, CheckOutcome, LevelsMessage, OriginMessage, PositionMessage
 
 
 class Check:
@@ -26,7 +24,7 @@ class Check:
         self._user_id = user_id
         self._said = said
         self._request: CheckMargin | None = None
-        self._snapshot_id: UUID | None = None
+        self._outcome: CheckOutcome | None = None
 
     async def prepare(self, connection: AsyncConnection, attempt: Attempt) -> Answer | None:
         """Read positions and levels exactly; the step decides on what only the database knows."""
@@ -56,14 +54,17 @@ class Check:
         workflow_id = margin_check_workflow_id(self._request.check_id)
         structlog.contextvars.bind_contextvars(workflow_id=workflow_id)
         summary = shortened(f"margin check of {self._user_id}")
-        outcome = await self._call.services.margin.check(self._request, summary=summary)
-        self._snapshot_id = outcome.snapshot_id
+        self._outcome = await self._call.services.margin.check(self._request, summary=summary)
 
     async def answer(self, connection: AsyncConnection) -> Answer:
         """The snapshot."""
-        assert self._snapshot_id is not None, "a check that is asked for has a snapshot"
-        snapshot = await reports.find_snapshot(connection, self._snapshot_id)
+        outcome = self._outcome
+        assert outcome is not None, "perform() comes first"
+        assert outcome.snapshot_id is not None, "a check that is asked for has a snapshot"
+        snapshot = await reports.find_snapshot(connection, outcome.snapshot_id)
         assert snapshot is not None, "it was just written"
+        if outcome.event_type is None:
+            return Answer(200, health_view(snapshot, ()))
         return Answer(200, await with_events(connection, snapshot))
 
 

@@ -87,10 +87,13 @@ class SimulationInput(Input):
     """A hypothetical account, hypothetical prices, or both."""
 
     user_id: UserId | None = Field(
-        default=None, description="Whose levels count, and whose positions where none are given"
+        default=None,
+        description="Whose levels and escrow money count, and whose declared positions where none are given",
     )
     collateral_positions: Positions | None = Field(
-        default=None, description="With either side, an account of these alone; with neither, the user's own positions"
+        default=None,
+        description="With either side, both take the place of the user's declared positions; what escrows hold for the"
+        " user counts as in a check. Without a user, an account of these alone",
     )
     borrow_positions: Positions | None = None
     levels: LevelsInput | None = Field(default=None, description="By default the account's, or the platform's")
@@ -197,16 +200,31 @@ class BorrowView(PositionView):
     borrow_rate: Ratio
 
 
+class RepaymentView(BaseModel):
+    """What is to be repaid of one debt."""
+
+    asset: str
+    amount: str
+
+
 class RecommendationView(BaseModel):
     """One way to the target health, by itself."""
 
-    action: Action = Field(description="Repay the asset, top up with it, or sell it and repay with the proceeds")
+    action: Action = Field(
+        description="Repay the asset, top up with it, or sell it and repay with the proceeds. `repay_several`, where no"
+        " debt is enough by itself: repay the asset and all of `also_repay`"
+    )
     asset: str
     amount: str
     repay_asset: str | None
     repay_amount: str | None
     target_health_score: Ratio = Field(description="1.5, or the user's own warning level where it is tighter")
     resulting_health_score: Health
+    also_repay: list[RepaymentView] = Field(
+        default=[],
+        description="With `repay_several`: the debts to repay besides, in the order of their worth; all but the last"
+        " are repaid whole. Empty otherwise",
+    )
 
 
 class BorrowingView(BaseModel):

@@ -16,13 +16,14 @@ from api.deps import Call
 from api.margin.models import SimulationInput, SimulationView
 from api.margin.views import liquidation_prices, read_levels, read_positions
 from db import prices as db_prices
-from db.margin import accounts, parameters
+from db.margin import accounts, escrows, parameters
+from db.margin.accounts import MarginAccount
 from domain.errors import Refusal
 from domain.fixed import PRICE_SCALE, parse_fixed
 from domain.margin.advice import hold, recommendations
 from domain.margin.health import value
 from domain.margin.market import ParameterSet, build, check_computable
-from domain.margin.model import DEFAULT_LEVELS, AssetTerms, Level, Position
+from domain.margin.model import DEFAULT_LEVELS, AssetTerms, Level, Origin, Position, in_order
 from domain.margin.rows import BPS_SCALE, Sheet
 from domain.margin.telling import AccountState, tell
 from domain.money import format_minor
@@ -42,14 +43,12 @@ async def simulate(call: Call, connection: AsyncConnection, said: SimulationInpu
     at, tenant = now(), call.principal.tenant_id
     account = None if said.user_id is None else await accounts.find(connection, tenant, said.user_id)
     assets = await call.services.assets.all(connection)
-    positions = read_positions(said.collateral_positions, said.borrow_positions, assets)
-    if positions is None:
-        if said.user_id is None:
-            raise Refusal("positions_required", "name positions, or a user who has some", field="collateral_positions")
-        if account is None:
-            raise Refusal("margin_account_unknown", "this user has no margin account", field="user_id")
-        positions = await accounts.positions(connection, tenant, account)
+    declared = read_positions(said.collateral_positions, said.borrow_positions, assets)
+    if declared is None:
+        declared = await _declared(connection, tenant, said.user_id, account)
     in_force = await parameters.in_force(connection, at)
+    held = await _held(connection, tenant, said.user_id, account, in_force)
+    positions = in_order(declared + held)
     quotes = await db_prices.current(connection)
     market = _moved(build(in_force, quotes), in_force, said, at)
     check_computable(positions, in_force, market, at)
@@ -63,6 +62,28 @@ async def simulate(call: Call, connection: AsyncConnection, said: SimulationInpu
         at=at,
     )
     return _view(said.user_id, positions, sheet, state, None if account is None else account.health)
+
+
+async def _declared(
+    connection: AsyncConnection, tenant: UUID, user: str | None, account: MarginAccount | None
+) -> list[Position]:
+    """What the user has declared, where the request names no positions."""
+    if user is None:
+        raise Refusal("positions_required", "name positions, or a user who has some", field="collateral_positions")
+    if account is None:
+        raise Refusal("margin_account_unknown", "this user has no margin account", field="user_id")
+    stored = await accounts.positions(connection, tenant, account)
+    return [position for position in stored if position.origin is Origin.DECLARED]
+
+
+async def _held(
+    connection: AsyncConnection, tenant: UUID, user: str | None, account: MarginAccount | None, in_force: ParameterSet
+) -> list[Position]:
+    """What a check would add to that: the money of escrows that counts as the user's collateral."""
+    if user is None:
+        return []
+    party = await escrows.setting(connection, tenant) if account is None else account.escrow_collateral
+    return await escrows.counted(connection, tenant, user, party, in_force)
 
 
 def _view(

@@ -54,18 +54,17 @@ _REPLACE = text(
     """
 )
 
-_SETTLE = text(
-    """
-    UPDATE margin_accounts SET warning_bps = :warning, margin_call_bps = :margin_call, imminent_bps = :imminent,
-        told_level = :told, warning_told_at = :warning_at, margin_call_told_at = :margin_call_at,
-        imminent_told_at = :imminent_at, liquidation_told_at = :liquidation_at,
-        health_score = CAST(:health AS numeric), checked_at = :at
-    WHERE tenant_id = :tenant AND account_no = :account
-    """
-)
-
-_SNAPSHOT = text(
-    """
+#: Account, snapshot and event in one statement: none of them waits for the answer to another.
+_STATE = """
+    WITH account AS (
+        UPDATE margin_accounts SET warning_bps = :warning, margin_call_bps = :margin_call, imminent_bps = :imminent,
+            told_level = :told, warning_told_at = :warning_at, margin_call_told_at = :margin_call_at,
+            imminent_told_at = :imminent_at, liquidation_told_at = :liquidation_at,
+            health_score = CAST(:health_score AS numeric), checked_at = :calculated_at
+        WHERE tenant_id = :tenant_id AND account_no = :account
+    )
+"""
+_SNAPSHOT = """
     INSERT INTO margin_health_snapshots (tenant_id, snapshot_id, user_id, health_score, previous_health_score, status,
         total_collateral_usd, total_borrow_usd, collateral_breakdown, borrow_breakdown, liquidation_price_drop_percent,
         recommendations, borrowing, parameter_version, price_tick, cause, calculated_at)
@@ -74,18 +73,16 @@ _SNAPSHOT = text(
         CAST(:collateral_breakdown AS json), CAST(:borrow_breakdown AS json),
         CAST(:liquidation_price_drop_percent AS numeric), CAST(:recommendations AS json), CAST(:borrowing AS json),
         :parameter_version, :price_tick, :cause, :calculated_at)
-    """
-)
-
-_EVENT = text(
-    """
+"""
+_EVENT = """
     INSERT INTO margin_events (tenant_id, event_id, snapshot_id, user_id, event_type, severity, health_score,
         previous_health_score, threshold_breached, message, recommendations, collateral_usd, borrow_usd)
     VALUES (:tenant_id, :event_id, :snapshot_id, :user_id, :event_type, :severity, CAST(:health_score AS numeric),
         CAST(:previous_health_score AS numeric), CAST(:threshold_breached AS numeric), :message,
         CAST(:recommendations AS json), CAST(:collateral_usd AS numeric), CAST(:borrow_usd AS numeric))
-    """
-)
+"""
+_SETTLE = text(f"{_STATE} {_SNAPSHOT}")
+_SETTLE_AND_TELL = text(f"{_STATE}, snapshot AS ({_SNAPSHOT}) {_EVENT}")
 
 _TOUCHED = text(
     "SELECT a.tenant_id, a.user_id FROM margin_accounts a"
@@ -165,26 +162,22 @@ async def settle(
 ) -> None:
     """Write what a look at a locked account found: its state, the snapshot, and the event where one was raised."""
     told_at, levels = state.told_at, state.levels
-    await connection.execute(
-        _SETTLE,
-        {
-            "tenant": snapshot.tenant_id,
-            "account": account.account_no,
-            "warning": levels.warning_bps,
-            "margin_call": levels.margin_call_bps,
-            "imminent": levels.imminent_bps,
-            "told": int(state.told),
-            "warning_at": told_at.get(Level.WARNING),
-            "margin_call_at": told_at.get(Level.MARGIN_CALL),
-            "imminent_at": told_at.get(Level.IMMINENT),
-            "liquidation_at": told_at.get(Level.LIQUIDATION),
-            "health": snapshot.health_score,
-            "at": snapshot.calculated_at,
-        },
-    )
-    await connection.execute(_SNAPSHOT, snapshot._asdict())
-    if event is not None:
-        await connection.execute(_EVENT, event._asdict())
+    found = snapshot._asdict() | {
+        "account": account.account_no,
+        "warning": levels.warning_bps,
+        "margin_call": levels.margin_call_bps,
+        "imminent": levels.imminent_bps,
+        "told": int(state.told),
+        "warning_at": told_at.get(Level.WARNING),
+        "margin_call_at": told_at.get(Level.MARGIN_CALL),
+        "imminent_at": told_at.get(Level.IMMINENT),
+        "liquidation_at": told_at.get(Level.LIQUIDATION),
+    }
+    if event is None:
+        await connection.execute(_SETTLE, found)
+    else:
+        # What both rows have is the same in both.
+        await connection.execute(_SETTLE_AND_TELL, found | event._asdict())
 
 
 async def touched(connection: AsyncConnection, users: Sequence[tuple[UUID, str]]) -> set[tuple[UUID, str]]:

@@ -8,6 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.margin.market import ParameterSet
+from domain.margin.model import Origin, Position, Side, most_minor
+
 NOBODY = "none"
 #: The column of the party, by the setting.
 _PARTIES: Mapping[str, str] = {"buyer": "buyer_user_id", "seller": "seller_user_id"}
@@ -39,6 +42,21 @@ async def set_setting(connection: AsyncConnection, tenant: UUID, escrow_collater
         ),
         {"tenant": tenant, "whose": escrow_collateral},
     )
+
+
+async def counted(
+    connection: AsyncConnection, tenant: UUID, user: str, party: str, in_force: ParameterSet
+) -> list[Position]:
+    """What open escrows hold where the user is the ``party`` (none, buyer or seller), as positions.
+
+    An asset that does not count, does not; of one that does, as much counts as a position may have.
+    """
+    held = await held_for(connection, tenant, user, party)
+    return [
+        Position(Side.COLLATERAL, asset, min(amount, most_minor(in_force.assets[asset].scale)), Origin.ESCROW)
+        for asset, amount in held.items()
+        if asset in in_force.assets
+    ]
 
 
 async def held_for(connection: AsyncConnection, tenant: UUID, user: str, party: str) -> dict[str, int]:

@@ -13,8 +13,17 @@ from typing import Final, NamedTuple
 
 from domain.fixed import VALUE_UNITS
 from domain.margin.health import Valuation, health_factor
-from domain.margin.model import LIQUIDATION_BPS, AssetTerms, Levels, Market, Origin, Position, Side
-from domain.money import BASIS_POINTS, MAX_MINOR
+from domain.margin.model import (
+    LIQUIDATION_BPS,
+    AssetTerms,
+    Levels,
+    Market,
+    Origin,
+    Position,
+    Side,
+    most_minor,
+)
+from domain.money import BASIS_POINTS
 
 #: The health that advice leads to, in basis points, unless the user's own warning level is tighter.
 TARGET_BPS: Final = 15_000
@@ -38,14 +47,26 @@ class Action(StrEnum):
     REPAY = "repay"
     TOP_UP = "top_up"
     SELL = "sell"
+    #: Where no single debt suffices.
+    REPAY_SEVERAL = "repay_several"
 
 
-_REPAY, _TOP_UP, _SELL = Action
+_REPAY, _TOP_UP, _SELL, _REPAY_SEVERAL = Action
+
+
+class Repayment(NamedTuple):
+    """What is repaid of one debt."""
+
+    asset: str
+    amount_minor: int
 
 
 class Recommendation(NamedTuple):
     """One way to ``target_bps``: repay debt of ``asset``, top up with it, or sell it and repay ``repay_minor`` of
-    ``repay_asset`` at the prices used, without fees. ``health`` (1e-18) is what results, None where no debt is left."""
+    ``repay_asset`` at the prices used, without fees. ``health`` (1e-18) is what results, None where no debt is left.
+
+    ``REPAY_SEVERAL``: repay ``also`` besides; all of it together is the way, and none of it alone.
+    """
 
     action: Action
     asset: str
@@ -54,6 +75,7 @@ class Recommendation(NamedTuple):
     repay_minor: int
     target_bps: int
     health: int | None
+    also: tuple[Repayment, ...] = ()
 
 
 class Holding(NamedTuple):
@@ -98,12 +120,15 @@ def liquidation_prices(holdings: Holdings, valuation: Valuation) -> dict[str, Li
 
 def recommendations(holdings: Holdings, valuation: Valuation, levels: Levels) -> list[Recommendation]:
     """How to get to the target, one asset at a time; nothing when the account is there. What cannot reach it is left
-    out: more than is owed, more than is owned, collateral that escrows hold and nobody may sell."""
+    out: more than is owned, collateral that escrows hold and nobody may sell, more than is owed; where no debt is
+    enough by itself, several are repaid together."""
     target = target_bps(levels)
     if valuation.weighted >= target * valuation.debt:
         return []
     collateral, debt = holdings
-    found = [_repay(owed, valuation, target) for owed in debt.values()]
+    found: list[Recommendation | None] = [_repay(owed, valuation, target) for owed in debt.values()]
+    if not any(found):
+        found = [_repay_several(debt, valuation, target)]
     found += [_top_up(owned, valuation, target) for owned in collateral.values()]
     largest = max(debt.values(), key=_worth)
     found += [_sell(owned, largest, valuation, target) for owned in collateral.values()]
@@ -116,7 +141,10 @@ def main_recommendations(holdings: Holdings, valuation: Valuation, levels: Level
     if valuation.weighted >= target * valuation.debt:
         return []
     largest = max(holdings.debt.values(), key=_worth)
-    found = [_repay(largest, valuation, target)]
+    # Where the largest debt is not enough, no other one is.
+    found: list[Recommendation | None] = [
+        _repay(largest, valuation, target) or _repay_several(holdings.debt, valuation, target)
+    ]
     if holdings.collateral:
         owned = max(holdings.collateral.values(), key=_worth)
         found += [_top_up(owned, valuation, target), _sell(owned, largest, valuation, target)]
@@ -202,14 +230,40 @@ def _rising(owed: Holding, valuation: Valuation) -> LiquidationPrice | None:
 
 
 def _repay(owed: Holding, valuation: Valuation, target: int) -> Recommendation | None:
-    others = valuation.debt - owed.worth
-    bearable = valuation.weighted // target - others
+    part = _part(owed, valuation.debt - owed.worth, valuation.weighted, target)
+    if part is None:
+        return None
+    amount, health = part
+    return Recommendation(_REPAY, owed.terms.symbol, amount, None, 0, target, health)
+
+
+def _repay_several(debt: Mapping[str, Holding], valuation: Valuation, target: int) -> Recommendation:
+    """Debts in the order of their worth, the largest first, as many as it takes and the last one in part.
+
+    For an account that one of them alone does not bring to the target: it has two or more.
+    """
+    repaid: list[Repayment] = []
+    left = valuation.debt
+    for owed in sorted(debt.values(), key=_worth, reverse=True):
+        left -= owed.worth
+        part = _part(owed, left, valuation.weighted, target)
+        if part is not None:
+            amount, health = part
+            (asset, first), *more = (*repaid, Repayment(owed.terms.symbol, amount))
+            return Recommendation(_REPAY_SEVERAL, asset, first, None, 0, target, health, tuple(more))
+        repaid.append(Repayment(owed.terms.symbol, owed.amount))
+    raise AssertionError("without debt no target is missed")
+
+
+def _part(owed: Holding, others: int, weighted: int, target: int) -> tuple[int, int | None] | None:
+    """How much of a debt to repay, and the health that results where ``others`` (1e-8 USD) stay; None when they alone
+    are too much."""
+    bearable = weighted // target - others
     if bearable < 0:
         return None
     mid, unit = owed.terms.mid, VALUE_UNITS[owed.terms.scale]
     rest = bearable * unit // mid
-    health = health_factor(valuation.weighted, others - -rest * mid // unit)
-    return Recommendation(_REPAY, owed.terms.symbol, owed.amount - rest, None, 0, target, health)
+    return owed.amount - rest, health_factor(weighted, others - -rest * mid // unit)
 
 
 def _top_up(owned: Holding, valuation: Valuation, target: int) -> Recommendation | None:
@@ -220,7 +274,7 @@ def _top_up(owned: Holding, valuation: Valuation, target: int) -> Recommendation
     before = declared * mid // unit
     needed = before - (valuation.weighted - target * valuation.debt) // threshold
     after = -(-needed * unit // mid)
-    if after > MAX_MINOR:
+    if after > most_minor(owned.terms.scale):
         return None
     weighted = valuation.weighted + (after * mid // unit - before) * threshold
     health = health_factor(weighted, valuation.debt)

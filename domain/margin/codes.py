@@ -6,6 +6,7 @@ from typing import Final
 
 CODES: Final = {
     "asset_not_accepted": "the margin parameters in force do not name this asset",
+    "position_too_large": "a margin position has at most 10**30 whole units of its asset",
     "price_unusable": "an asset of the account has no price, or one that is too old to compute with",
     "level_looser": "a user's warning levels are at least as tight as the platform's",
     "level_too_high": "a warning level is a health factor of at most 100",

@@ -8,7 +8,16 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from domain.errors import Refusal
-from domain.margin.model import LIQUIDATION_BPS, AssetTerms, Levels, Market, Parameters, Position
+from domain.margin.model import (
+    LIQUIDATION_BPS,
+    UNITS_MAX,
+    AssetTerms,
+    Levels,
+    Market,
+    Parameters,
+    Position,
+    most_minor,
+)
 from domain.money import BASIS_POINTS
 
 #: A price whose sources observed it longer ago is no basis for any computation. Younger ones that are stale serve for
@@ -84,12 +93,15 @@ def build(parameters: ParameterSet, quotes: Mapping[str, Quote]) -> dict[str, As
 
 
 def check_computable(positions: Iterable[Position], parameters: ParameterSet, market: Market, at: datetime) -> None:
-    """Refuse ``asset_not_accepted`` or ``price_unusable`` unless every position can be valued at ``at``."""
-    for side, asset, _, _ in positions:
+    """Refuse ``asset_not_accepted``, ``position_too_large`` or ``price_unusable`` unless every position can be valued
+    at ``at``, and at any price after it."""
+    for side, asset, amount, _ in positions:
         field = f"{side}_positions.{asset}"
         if asset not in parameters.assets:
             message = f"{asset} does not count in version {parameters.version} of the margin parameters"
             raise Refusal("asset_not_accepted", message, field=field)
+        if amount > most_minor(parameters.assets[asset].scale):
+            raise Refusal("position_too_large", f"a position has at most {UNITS_MAX} whole units", field=field)
         terms = market.get(asset)
         if terms is None:
             raise Refusal("price_unusable", f"{asset} has no price", field=field)

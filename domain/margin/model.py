@@ -79,6 +79,16 @@ class Levels:
                 raise ValueError("no threshold leads to HEALTHY")
 
 
+#: The most whole units of an asset that a position has. With it, with prices of at most 1e18 and with as many positions
+#: as an account may have, every total and every health factor fits its column, whatever prices do later.
+UNITS_MAX: Final = 10**30
+
+
+def most_minor(scale: int) -> int:
+    """The greatest amount of a position in minor units."""
+    return int(UNITS_MAX * 10**scale)
+
+
 #: Liquidatable strictly below a health factor of one.
 LIQUIDATION_BPS: Final = 10_000
 DEFAULT_LEVELS: Final = Levels()

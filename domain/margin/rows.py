@@ -19,6 +19,7 @@ from domain.margin.advice import (
     Holdings,
     LiquidationPrice,
     Recommendation,
+    Repayment,
     liquidation_price_drop,
     liquidation_prices,
 )
@@ -236,7 +237,7 @@ class Sheet:
         return f"[{','.join(collateral)}]", f"[{','.join(borrow)}]"
 
     def _advised(self, one: Recommendation) -> str:
-        action, asset, amount, repay_asset, repay_minor, target, health = one
+        action, asset, amount, repay_asset, repay_minor, target, health, also = one
         words = self._words.get((action, asset, repay_asset, target))
         if words is None:
             words = self._words[action, asset, repay_asset, target] = self._worded(one)
@@ -244,11 +245,19 @@ class Sheet:
         text = format_minor(amount, scale)
         if repay_asset is not None:
             text = f"{text}{after}{format_minor(repay_minor, repay_scale)}"
-        return f"{before}{text}{end}{_text(ratio(health))}}}"
+        besides = self._repaid(also) if also else "[]"
+        return f'{before}{text}{end}{_text(ratio(health))},"also_repay":{besides}}}'
+
+    def _repaid(self, also: Sequence[Repayment]) -> str:
+        parts = [
+            f'{{"asset":{quoted(asset)},"amount":"{format_minor(amount, self.market[asset].scale)}"}}'
+            for asset, amount in also
+        ]
+        return f"[{','.join(parts)}]"
 
     def _worded(self, one: Recommendation) -> _Words:
         """What advice of one kind shares."""
-        action, asset, _, repay_asset, _, target, _ = one
+        action, asset, _, repay_asset, _, target, *_ = one
         before = f'{{"action":"{action}","asset":{quoted(asset)},"amount":"'
         end = f'","target_health_score":"{format_minor(target, BPS_SCALE)}","resulting_health_score":'
         scale = self.market[asset].scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Context, Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -184,6 +184,13 @@ def price_of(value: Decimal) -> int | None:
     if not value.is_finite() or value <= 0 or abs(value.adjusted()) > _MAX_EXPONENT:
         return None
     return int(value.scaleb(PRICE_SCALE, _EXACT).to_integral_value(context=_EXACT)) or None
+
+
+def width_of(value: Decimal) -> int | None:
+    """A decimal as an uncertainty in 1e-18, rounded up, whatever its sign; None for what is wider than any price."""
+    if not value.is_finite() or value.adjusted() > _MAX_EXPONENT:
+        return None
+    return int(value.scaleb(PRICE_SCALE, _EXACT).to_integral_value(ROUND_CEILING, _EXACT))
 
 
 def price_text(price: int) -> str:

@@ -32,6 +32,21 @@ async def desk(postgres: EmbeddedPostgres) -> AsyncIterator[Booking]:
         yield made
 
 
+async def test_who_cannot_be_valued_is_counted_and_told_when_it_can(desk: Booking) -> None:
+    await desk.account("wide", {"ETH": "1"} | dict.fromkeys(("BTC", "DAI", "USDT"), "0.000001"), {"USDC": "2000"})
+    await desk.account("huge", {"DAI": str(10**15)}, {"USDC": "1", "ETH": str(10**15)})
+    await desk.account("fine", {"ETH": "1"}, {"USDC": "2000"})
+    await desk.account("free", {"DAI": "1"}, {})
+    await desk.sql("UPDATE prices SET as_of = clock_timestamp() - interval '25 hours' WHERE asset = 'DAI'")
+    found = await desk.revalue()
+    assert (sum(each.unvalued for each in found), sum(each.transitions for each in found)) == (3, 1)
+    assert await desk.told() == {"fine": 1, "free": 0, "huge": 0, "wide": 0}
+    await desk.sql("UPDATE prices SET as_of = clock_timestamp() WHERE asset = 'DAI'")
+    found = await desk.revalue()
+    assert (sum(each.unvalued for each in found), sum(each.transitions for each in found)) == (0, 2)
+    assert await desk.told() == {"fine": 1, "free": 0, "huge": 4, "wide": 1}
+
+
 async def test_the_right_accounts_and_only_those_are_told(desk: Booking) -> None:
     # Health is 0.83 · ETH / debt: 2.49, 1.66, 1.245, 1.107, 1.037 and 0.996.
     debts = {"safe": "1000", "fine": "1500", "warned": "2000", "called": "2250", "near": "2400", "due": "2500"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from activities.book import columns as columns_module
 from activities.book.columns import FLOOR, Columns, Whole
 from activities.book.deciding import LEVELS
-from activities.book.screen import GUARD, screen, set_windows, weights
+from activities.book.screen import GUARD, screen, set_windows, unvalued, weights
 from domain.fixed import PRICE_ONE
 from domain.margin.health import REARM_PERCENT, level_of, settled_level, value
 from domain.margin.model import Levels, Market, Origin, Position, Side
@@ -81,6 +81,10 @@ def test_any_book_at_any_prices(
         columns = columns_of(accounts)
     assert columns.accounts == len(accounts)
     assert decided(accounts, at) <= named(columns, at)
+    without = {symbol: terms for symbol, terms in at.items() if symbol != "DAI"}
+    holders = sum(any(position.asset == "DAI" for position in each.positions) for each in accounts)
+    assert unvalued(columns, weights(columns.symbols, without)) == holders
+    assert unvalued(columns, weights(columns.symbols, at)) == 0
 
 
 def on_the_edge(chance: random.Random, number: int, at: Market) -> list[Whole]:

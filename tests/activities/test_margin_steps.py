@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from activities.margin.messages import Cause, CheckOutcome
+from activities.margin.messages import Cause, CheckOutcome, PositionMessage
 from db import controls
 from db.engine import tenant_transaction
 from db.ids import new_id
@@ -22,7 +22,7 @@ from domain.errors import Refusal
 from domain.margin.market import PRICE_AGE_MAX
 from domain.margin.model import Level, Position, Side
 from kit.clock import now
-from tests.activities.margin import USER, Checks, owes, owns
+from tests.activities.margin import SCALES, USER, Checks, owes, owns
 from tests.prices import set_prices
 
 
@@ -115,6 +115,30 @@ async def _killed_after(engine: AsyncEngine, statements: int, checks: Checks, ch
     return True
 
 
+async def test_a_check_is_seven_statements_whether_it_tells_or_not(
+    checks: Checks, tenants_engine: AsyncEngine, engine: AsyncEngine
+) -> None:
+    """Receipt, account, parameters, prices, positions; what was found; audit, event and receipt."""
+    await checks.check(owns("ETH", 10), owes("USDC", 10_000))
+    said: list[str] = []
+
+    def note(*given: Any) -> None:
+        # The doorbell rings after the commit, and once for many.
+        if "pg_notify" not in given[2]:
+            said.append(given[2])
+
+    event.listen(tenants_engine.sync_engine, "before_cursor_execute", note)
+    try:
+        quiet = await checks.check(stored=True)
+        count = len(said)
+        await set_prices(engine, ETH=1_000)
+        told = await checks.check(stored=True)
+    finally:
+        event.remove(tenants_engine.sync_engine, "before_cursor_execute", note)
+    assert (quiet.event_type, told.event_type) == (None, "liquidation_due")
+    assert (count, len(said) - count) == (7, 7), said
+
+
 async def test_positions_are_replaced_and_the_account_says_that_it_changed(checks: Checks) -> None:
     await checks.check(owns("ETH", 10), owns("BTC", 1), owes("USDC", 5))
     first = await checks.account()
@@ -154,6 +178,18 @@ async def test_what_cannot_be_valued_is_refused_and_nothing_is_written(checks: C
     await set_prices(engine, BTC=60_000, as_of=now() - PRICE_AGE_MAX - timedelta(minutes=1))
     await refuses("price_unusable", checks.check(owes("BTC", 1)), "borrow_positions.BTC")
     assert await checks.written() == before
+
+
+async def test_the_largest_positions_fit_at_any_price(checks: Checks, engine: AsyncEngine) -> None:
+    """A larger one would be a row that no tick could write, and stop the book for everybody."""
+    await refuses("position_too_large", checks.check(owns("USDC", 10**30 + 1)), "collateral_positions.USDC")
+    await refuses("position_too_large", checks.check(owes("BTC", 10**30 + 1)), "borrow_positions.BTC")
+    await set_prices(engine, ETH=10**18, BTC=10**18, USDC=10**18, USDT=10**18, DAI=10**18)
+    whole = [owns(asset, 10**30) for asset in SCALES]
+    least = PositionMessage(side=Side.BORROW, asset="DAI", amount_minor=1)
+    assert (await checks.check(*whole, least)).status == "HEALTHY"
+    assert (await checks.check(*(owes(asset, 10**30) for asset in SCALES))).status == "LIQUIDATION"
+    assert (await checks.check(*whole, least)).event_type == "margin_recovered"
 
 
 async def test_old_prices_that_are_still_usable_say_so(checks: Checks, engine: AsyncEngine) -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.identity import Scope
@@ -24,6 +25,27 @@ TIGHT = {"user_id": "alice", "collateral_positions": {"ETH": "10"}, "borrow_posi
 @pytest.fixture(autouse=True)
 async def prices(engine: AsyncEngine) -> None:
     await set_prices(engine, ETH=2_000, BTC=60_000, USDC=1, USDT=1, DAI=1)
+
+
+async def test_a_check_over_http_is_few_statements(service: Caller) -> None:
+    """Beside the check's own: with a key, its claim, the snapshot and the kept answer; without one, the snapshot."""
+    ok(await service.post("margin/health", ALICE))
+    said: list[str] = []
+
+    def note(*given: Any) -> None:
+        # Assets and keys are read once in a while.
+        if "margin_health_snapshots" in given[2] or "margin_events" in given[2] or "idempotency_keys" in given[2]:
+            said.append(given[2])
+
+    pool = service.app.state.services.engine.sync_engine
+    event.listen(pool, "before_cursor_execute", note)
+    try:
+        ok(await service.post("margin/health", ALICE))
+        without = len(said)
+        ok(await service.post("margin/health", ALICE, key="one"))
+    finally:
+        event.remove(pool, "before_cursor_execute", note)
+    assert (without, len(said) - without) == (1, 3), said
 
 
 async def published(service: Caller, count: int) -> None:

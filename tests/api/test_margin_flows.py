@@ -52,6 +52,11 @@ async def test_a_funded_escrow_counts_while_it_is_held(service: Caller) -> None:
     await eventually(lambda: has_origin("declared"))
     ok(await service.send("PUT", "margin/settings", {"escrow_collateral": "seller"}))
     await eventually(lambda: has_origin("declared", "escrow"))
+    for said in ({"user_id": SELLER}, DEBT):
+        simulated = ok(await service.post("margin/simulate", said))
+        checked = ok(await service.post("margin/health", said))
+        assert simulated["health_score"] == checked["health_score"], "escrow money counts in both"
+        assert simulated["total_collateral_usd"] == checked["total_collateral_usd"]
     await service.command(escrow["escrow_id"], "refund", SELLER)
     await eventually(lambda: has_origin("declared"))
     assert found["status"] == "WARNING"
@@ -59,6 +64,20 @@ async def test_a_funded_escrow_counts_while_it_is_held(service: Caller) -> None:
     assert told == [("margin_warning", "margin:bob"), ("margin_recovered", "margin:bob")], "the warning cools down"
     refused = await service.get(f"margin/health/{BUYER}")
     assert refused.status_code == 404, "who has no margin account gets none by an escrow"
+
+
+async def test_more_money_than_a_position_has_counts_as_one(service: Caller) -> None:
+    """An escrow may hold it; no row of margin has to."""
+    ok(await service.send("PUT", "margin/settings", {"escrow_collateral": "seller"}))
+    much = str(3 * 10**40)
+    await service.deposit(BUYER, much)
+    escrow = await service.open(amount=much)
+    await service.command(escrow["escrow_id"], "fund", BUYER)
+    checked = ok(await service.post("margin/health", DEBT))
+    simulated = ok(await service.post("margin/simulate", DEBT))
+    for found in (checked, simulated):
+        assert found["collateral_breakdown"][1]["amount"] == f"{10**30}.000000"
+    assert checked["health_score"] == simulated["health_score"]
 
 
 async def test_an_event_is_in_the_feed_under_its_id_and_then_marked(service: Caller) -> None:

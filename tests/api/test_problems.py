@@ -26,6 +26,7 @@ ABOUT_INPUT = {
     "level_too_high",
     "levels_out_of_order",
     "parameters_missing",
+    "position_too_large",
     "positions_required",
     "price_ambiguous",
     "price_invalid",

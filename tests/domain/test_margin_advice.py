@@ -15,6 +15,7 @@ from domain.margin.advice import (
     Action,
     LiquidationPrice,
     Recommendation,
+    Repayment,
     hold,
     liquidation_price_drop,
     liquidation_prices,
@@ -23,7 +24,7 @@ from domain.margin.advice import (
 )
 from domain.margin.health import health_factor, is_below, value
 from domain.margin.model import DEFAULT_LEVELS, LIQUIDATION_BPS, Levels, Market, Origin, Position, Side
-from tests.domain.margins import MARKETS, books, exact_health, market, owes, owns
+from tests.domain.margins import MARKETS, SCALES, books, exact_health, market, owes, owns
 
 #: A price that makes any amount worth more than all others.
 BEYOND = 10**90
@@ -96,12 +97,16 @@ def test_what_is_recommended_reaches_the_target(
     found = value(positions, given_market)
     holdings = hold(positions, given_market)
     advised = recommendations(holdings, found, levels)
-    assert set(main_recommendations(holdings, found, levels)) <= set(advised)
+    told = main_recommendations(holdings, found, levels)
+    assert set(told) <= set(advised)
     target = Fraction(levels.warning_bps, 10_000)
     health = exact_health(positions, given_market)
     if health is None or health >= target:
         assert advised == []
         return
+    repaying = {one.action for one in advised} & {Action.REPAY, Action.REPAY_SEVERAL}
+    assert len(repaying) == 1, "repaying is always a way: one debt, or several together"
+    assert repaying <= {one.action for one in told}
     for one in advised:
         assert one.target_bps == levels.warning_bps
         changed = apply(positions, one)
@@ -110,10 +115,59 @@ def test_what_is_recommended_reaches_the_target(
         reached = exact_health(changed, given_market)
         assert reached is None or reached >= target
         if one.action is not Action.SELL:
-            less = apply(positions, one._replace(amount_minor=one.amount_minor - 1))
+            less = apply(positions, _one_unit_less(one))
             short = exact_health(less, given_market)
             assert short is not None
             assert short < target, "one minor unit less would not do"
+
+
+def _one_unit_less(one: Recommendation) -> Recommendation:
+    """The last amount without its last minor unit."""
+    if not one.also:
+        return one._replace(amount_minor=one.amount_minor - 1)
+    *before, last = one.also
+    return one._replace(also=(*before, last._replace(amount_minor=last.amount_minor - 1)))
+
+
+@settings(max_examples=100)
+@given(MARKETS, books())
+def test_several_debts_are_repaid_in_the_order_of_their_worth(given_market: Market, positions: list[Position]) -> None:
+    """All of them but the last whole, and no more of them than it takes."""
+    debts = [Position(Side.BORROW, asset, 10 ** SCALES[asset] * (5 + n)) for n, asset in enumerate(SCALES)]
+    positions = [p for p in positions if p.side is Side.COLLATERAL] + debts
+    holdings, found = hold(positions, given_market), value(positions, given_market)
+    several = [one for one in advice(positions, given_market) if one.action is Action.REPAY_SEVERAL]
+    assert several == [one for one in main_recommendations(holdings, found, DEFAULT_LEVELS) if one.also]
+    for one in several:
+        repaid = [Repayment(one.asset, one.amount_minor), *one.also]
+        ranked = sorted(holdings.debt.values(), key=lambda owed: owed.worth, reverse=True)
+        assert [each.asset for each in repaid] == [owed.terms.symbol for owed in ranked[: len(repaid)]]
+        for part, owed in zip(repaid[:-1], ranked, strict=False):
+            assert part.amount_minor == owed.amount
+        assert 0 < repaid[-1].amount_minor <= ranked[len(repaid) - 1].amount
+        reached = exact_health(apply(positions, one), given_market)
+        assert reached is None or reached >= Fraction(3, 2)
+        for too_little in (_one_unit_less(one), one._replace(also=one.also[:-1])):
+            missed = exact_health(apply(positions, too_little), given_market)
+            assert missed is not None
+            assert missed < Fraction(3, 2)
+
+
+def test_debts_without_collateral_are_repaid_all() -> None:
+    [only] = advice([owes("USDC", 10), owes("ETH", 1), owes("DAI", 3), owns("DAI", 1_000)], market())
+    assert (only.action, only.asset, only.amount_minor) == (Action.REPAY_SEVERAL, "ETH", 10**18)
+    assert only.also == (Repayment("USDC", 10_000_000), Repayment("DAI", 3 * 10**18))
+    assert only.health is None
+
+
+def test_the_last_of_several_debts_is_repaid_in_part() -> None:
+    """1 ETH at 2000 counts 1660, which bears 1106.67 of debt at 1.5."""
+    positions = [owns("ETH", 1), owes("BTC", "0.05"), owes("USDC", 2_000), owes("DAI", 500)]
+    [several] = [one for one in advice(positions, market()) if one.action is Action.REPAY_SEVERAL]
+    assert (several.asset, several.amount_minor) == ("BTC", 5_000_000)
+    assert several.also == (Repayment("USDC", 1_393_333_334),)
+    assert several.health is not None
+    assert 0 <= several.health - Fraction(3, 2) * RATIO_ONE < 10**10
 
 
 def apply(positions: list[Position], one: Recommendation) -> list[Position]:
@@ -126,8 +180,10 @@ def apply(positions: list[Position], one: Recommendation) -> list[Position]:
         assert amounts[key] >= 0, "nothing is sold or repaid that is not there"
 
     match one.action:
-        case Action.REPAY:
+        case Action.REPAY | Action.REPAY_SEVERAL:
             change(Side.BORROW, one.asset, -one.amount_minor)
+            for asset, amount in one.also:
+                change(Side.BORROW, asset, -amount)
         case Action.TOP_UP:
             change(Side.COLLATERAL, one.asset, one.amount_minor)
         case Action.SELL:

@@ -123,3 +123,12 @@ def test_an_events_advice_is_short() -> None:
     holdings = hold(positions, prices)
     short = main_recommendations(holdings, value(positions, prices), DEFAULT_LEVELS)
     assert [one.asset for one in short] == ["USDC", "BTC", "BTC"][: len(short)]
+
+
+def test_what_is_repaid_besides_is_told() -> None:
+    row = snapshot([owes("BTC", "0.05"), owes("USDC", 10), owns("USDC", 1)], market())
+    several, top_up = json.loads(row.recommendations)
+    assert (several["action"], several["asset"], several["amount"]) == ("repay_several", "BTC", "0.05000000")
+    assert several["also_repay"] == [{"asset": "USDC", "amount": "9.480000"}]
+    assert (several["repay_asset"], several["target_health_score"]) == (None, "1.5000")
+    assert top_up["also_repay"] == []

@@ -56,6 +56,8 @@ async def test_it_is_read_again_each_time(tmp_path: Path) -> None:
         ("ETH = [1]", "no price"),
         ('ETH = {price = "1", at = 2026-11-26T10:00:00}', "no instant"),
         ("ETH = nan", "no price"),
+        ('ETH = {price = "1", at = 0001-01-01T00:00:00+14:00}', "no instant"),
+        ("ETH = 1e99999999999999999999", "the file is not readable"),
         ("ETH = ", "the file is not readable"),
     ],
 )
@@ -75,3 +77,6 @@ async def test_a_file_that_is_missing_or_huge(tmp_path: Path) -> None:
     [found] = await source(huge, feeds=feeds, max_body_bytes=1_000).read()
     assert found.fault == "the file has more than 1000 bytes"
     assert list(await source(tmp_path / "nowhere.toml").read()) == []
+    unreadable = tmp_path / "unreadable.toml"
+    unreadable.write_text("ETH = 1e99999999999999999999")
+    assert source(unreadable).assets == (), "a worker starts all the same"

@@ -70,6 +70,7 @@ async def test_a_feed_that_it_does_not_know_leaves_the_others_alone(served: Vend
         {"price": "١٢"},
         {"conf": None},
         {"conf": "wide"},
+        {"price": "1", "conf": "9" * 40, "expo": 3},
         {"expo": "-8"},
         {"expo": -1_000_000},
         {"expo": True},
@@ -85,9 +86,20 @@ async def test_what_is_no_price_is_a_reason(served: Vendor, changes: dict[str, A
 
 
 async def test_a_negative_confidence_and_a_missing_time_reach_the_rules(served: Vendor) -> None:
+    served.say(update(FINE | {"conf": "-1"}))
+    pyth = source(served)
+    assert (await pyth.read())[0].confidence < 0
+    await pyth.close()
     served.say(update({name: value for name, value in FINE.items() if name != "publish_time"}))
     pyth = source(served)
     assert (await pyth.read())[0].observed_at is None
+    await pyth.close()
+
+
+async def test_the_finest_confidence_is_not_none_at_all(served: Vendor) -> None:
+    served.say(update(FINE | {"price": "1" + "0" * 24, "conf": "1", "expo": -24}))
+    pyth = source(served)
+    assert (await pyth.read())[0].confidence == 1
     await pyth.close()
 
 
@@ -99,6 +111,7 @@ async def test_a_negative_confidence_and_a_missing_time_reach_the_rules(served: 
         (429, "Too many", "HTTP 429"),
         (200, {"binary": {}}, "HTTP 200 without parsed prices"),
         (200, [], "HTTP 200 without parsed prices"),
+        (200, '{"parsed": 1e99999999999999999999}', "HTTP 200 with a body that is no JSON"),
         (200, "<html>", "HTTP 200 with a body that is no JSON"),
         (200, {"parsed": [None, {"id": 7}, {"id": ETH}]}, "it knows no such feed"),
     ],
