@@ -72,7 +72,11 @@ TAGS = [
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The application. It opens its connections at start-up and serves while Postgres or Temporal is down."""
+    """The application. It opens its connections at start-up and serves while Postgres or Temporal is down.
+
+    Raises ``ValueError`` for hosts and networks in the settings that are none.
+    """
+    reach = Reach.parse(settings.outward_allow)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -99,7 +103,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             price_book=price_book,
             margin=MarginClient(temporal, settings.temporal_task_queue),
             webhooks=WebhookClient(temporal, settings.temporal_task_queue),
-            reach=Reach.parse(settings.outward_allow),
+            reach=reach,
         )
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:

@@ -56,5 +56,9 @@ class Names:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="lookup")
             found = self._under_way[host] = self._pool.submit(self._lookup, host)
-            found.add_done_callback(lambda _: self._under_way.pop(host, None))
+            found.add_done_callback(lambda ended: self._forget(host, ended))
         return found
+
+    def _forget(self, host: str, ended: Future[Sequence[str]]) -> None:
+        if self._under_way.get(host) is ended:
+            self._under_way.pop(host, None)

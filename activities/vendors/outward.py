@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
@@ -34,11 +35,11 @@ from domain.webhooks.urls import Target, target_of
 #: Servers close idle connections after five seconds and more; a request that meets the closing is lost.
 IDLE_SECONDS = 4.0
 LOOKUP_CACHE_SECONDS = 10
-CONNECTIONS_PER_HOST = 100
 HEADER_BYTES_MAX = 16_384
 _READ_BYTES = 16_384
 _WHOLE_BYTES_MAX = 65_536
 _FRESH_TRIES = 4
+_TARGETS_MAX = 4_096
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What a caller may not say: these belong to the connection, or to this client.
 OURS = frozenset(
@@ -84,6 +85,8 @@ class OutwardClient:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._reach = allow or Reach()
+        # What is refused is not remembered.
+        self._target = lru_cache(_TARGETS_MAX)(partial(target_of, reach=self._reach))
         self._names = Names(lookup)
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
         self._tls = tls
@@ -94,7 +97,7 @@ class OutwardClient:
     ) -> Reached:
         """POST once; see ``activities.ports.Outward``."""
         try:
-            target = target_of(url, self._reach)
+            target = self._target(url)
         except Refusal as refusal:
             return NotSent(refusal.message, blocked=True)
         wrong = _wrong_header(headers)
@@ -142,8 +145,9 @@ class OutwardClient:
             connector = _Connector(
                 resolver=_Resolver(self._names, self._reach),
                 socket_factory=self._socket,
+                # How much goes on at once is the callers' to bound, endpoint by endpoint: of two at one host, which may
+                # be a big one with many customers, neither must wait for the other.
                 limit=0,
-                limit_per_host=CONNECTIONS_PER_HOST,
                 keepalive_timeout=IDLE_SECONDS,
                 ttl_dns_cache=LOOKUP_CACHE_SECONDS,
                 ssl=self._tls or True,

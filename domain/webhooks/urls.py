@@ -113,4 +113,4 @@ def _check_port(port: int, field: str, *, listed: bool) -> None:
 
 
 def _refused(reason: str, field: str) -> Refusal:
-    return Refusal("webhook_url_refused", f"the URL {reason}", field=field)
+    return Refusal("webhook_url_refused", f"this URL cannot be called: it {reason}", field=field)
