@@ -12,7 +12,7 @@ import structlog
 from api.main import create_app
 from api.serving import listen, server_of
 from kit.logs import configure_logging
-from kit.settings import ApiSettings, load
+from kit.settings import EXIT_CONFIGURATION, ApiSettings, load
 from kit.temporal import forward_core_logs
 
 
@@ -30,7 +30,12 @@ def main() -> int:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     log.info("listening", url=url, docs=f"{url}/docs")
-    server = server_of(create_app(settings))
+    try:
+        app = create_app(settings)
+    except ValueError as error:
+        print(f"configuration: OUTWARD_ALLOW {error}", file=sys.stderr, flush=True)
+        return EXIT_CONFIGURATION
+    server = server_of(app)
     server.run(sockets=[listener])
     return 0 if server.started else 1
 

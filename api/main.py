@@ -80,7 +80,8 @@ TAGS = [
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The application. It opens its connections at start-up and serves while Postgres or Temporal is down."""
+    """The application, which serves while Postgres or Temporal is down. Raises ``ValueError`` for OUTWARD_ALLOW."""
+    reach = Reach.parse(settings.outward_allow)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -91,8 +91,10 @@ class Lane:
             self._stopped = True
             raise
         finally:
-            await self._close(senders)
-            await self._notes.close(noting)
+            try:
+                await self._close(senders)
+            finally:
+                await self._notes.close(noting)
         return await self._end()
 
     async def _claim(self, began: float, senders: list[asyncio.Task[None]], noting: asyncio.Task[None]) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from fastapi import Body, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from api.deps import Call, caller, poster, router
@@ -39,6 +40,15 @@ from domain.webhooks.endpoint import DisabledReason, EndpointStatus, check_heade
 from domain.webhooks.urls import target_of
 from kit.clock import now
 from kit.standardwebhooks import PrivateKey, SharedSecret
+
+
+class _SubscriptionId(StringConvertor):
+    """An id at the end of a path: not the name of the catalogue, at which there is nothing to change."""
+
+    regex = "(?!event-types$)[^/]+"
+
+
+register_url_convertor("webhook_id", _SubscriptionId())
 
 routes = router("/webhooks", "webhooks")
 
@@ -87,7 +97,7 @@ async def list_event_types(_: Annotated[Call, Depends(caller(Scope.WEBHOOKS_READ
     return Catalogue(items=items)
 
 
-@routes.get("/{subscription_id:uuid}", responses=documented(404))
+@routes.get("/{subscription_id:webhook_id}", responses=documented(404))
 async def read_webhook(
     subscription_id: UUID, call: Annotated[Call, Depends(caller(Scope.WEBHOOKS_READ))]
 ) -> SubscriptionView:
@@ -97,7 +107,7 @@ async def read_webhook(
         return await _view(connection, subscription_id)
 
 
-@routes.patch("/{subscription_id:uuid}", responses=documented(404, 413, 415))
+@routes.patch("/{subscription_id:webhook_id}", responses=documented(404, 413, 415))
 async def change_webhook(
     subscription_id: UUID,
     body: SubscriptionPatch,
@@ -123,7 +133,7 @@ async def change_webhook(
     return view
 
 
-@routes.delete("/{subscription_id:uuid}", responses=documented(404))
+@routes.delete("/{subscription_id:webhook_id}", responses=documented(404))
 async def delete_webhook(
     subscription_id: UUID, call: Annotated[Call, Depends(caller(Scope.WEBHOOKS_WRITE))]
 ) -> SubscriptionView:
