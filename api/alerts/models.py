@@ -6,7 +6,7 @@ from datetime import datetime, time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StrictBool, StringConstraints
 
 from api.fields import WHOLE, Input, Line, UserId
 from db.alerts.attempts import Phase, Written
@@ -182,7 +182,7 @@ class StepModel(Input):
 class PolicyInput(Input):
     """What follows an alert until somebody acknowledges it."""
 
-    must_acknowledge: bool = True
+    must_acknowledge: StrictBool = True
     steps: list[StepModel] = Field(default=[StepModel()], min_length=1, max_length=10)
     repeat: Annotated[int, Field(ge=0, le=50), WHOLE] = Field(default=0, description="How often all steps come again")
     repeat_seconds: Annotated[int, Field(ge=1, le=604_800), WHOLE] = 900
