@@ -93,6 +93,7 @@ class Stack:
             "HOLDFAST_HOME": str(self.home.root),
             "API_HOST": LOOPBACK,
             "API_PORT": str(self.ports.by_role["api"]),
+            "PUBLIC_URL": self.environment.get("PUBLIC_URL") or f"http://127.0.0.1:{self.ports.by_role['api']}",
             "WORKER_HEALTH_PORT": str(self.ports.by_role["worker_health"]),
             "SEAL_KEY_FILE": self.environment.get("SEAL_KEY_FILE") or str(self.home.seal_key_file),
             "CHECKPOINT_DIR": self.environment.get("CHECKPOINT_DIR") or str(self.home.checkpoints),
