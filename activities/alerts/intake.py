@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -19,9 +19,10 @@ from db.audit import AuditRecord, Origin
 from db.doorbell import Doorbell
 from db.ids import new_id
 from db.step import Left, leave
+from domain.alerts.climb import advance
 from domain.alerts.intake import News, take_in
 from domain.alerts.links import KEY_BYTES
-from domain.alerts.model import OPERATORS, WORSE, Alert, AlertType, Ending, Policy, Severity
+from domain.alerts.model import OPERATORS, USER, WORSE, Alert, AlertType, Ending, Policy, Severity
 
 __all__ = ["CONSUMER", "AlertConsumer", "AlertIntake"]
 
@@ -50,6 +51,8 @@ _ADVICE_MAX: Final = 5
 _ASKED: Final = "asked"
 #: What starts an alert's workflow.
 RAISED: Final = "alert.raised"
+#: What is said of one that nobody could be told of.
+FAILED: Final = "alert.failed"
 
 _raised = Counter("holdfast_alerts_total", "Alerts by what became of the event", ["alert_type", "became"])
 
@@ -85,13 +88,16 @@ class _Alerting(Delivered):
         if not self.news:
             return
         standing: dict[tuple[UUID, str], dict[UUID, Alert]] = {}
-        for alert in await notifications.lock_standing(connection, {(one.tenant_id, one.user_id) for one in self.news}):
+        keys = {(one.tenant_id, one.user_id) for one in self.news}
+        reachable = await people.reachable(connection, keys)
+        for alert in await notifications.lock_standing(connection, keys):
             standing.setdefault((alert.tenant_id, alert.user_id), {})[alert.notification_id] = alert
         decided = await people.policies(connection, {one.tenant_id for one in self.news})
         written = _Written()
         for one in self.news:
             mine = standing.setdefault((one.tenant_id, one.user_id), {})
-            written.take(one, mine, decided.get((one.tenant_id, one.alert_type)))
+            policy = decided.get((one.tenant_id, one.alert_type))
+            written.take(one, mine, policy, reachable=(one.tenant_id, one.user_id) in reachable)
         await written.write(connection)
 
 
@@ -104,9 +110,11 @@ class _Written:
         self._left: dict[UUID, list[Left]] = {}
         self._at: datetime | None = None
 
-    def take(self, news: News, standing: dict[UUID, Alert], policy: Policy | None) -> None:
+    def take(self, news: News, standing: dict[UUID, Alert], policy: Policy | None, *, reachable: bool) -> None:
         """Decide one event; ``standing`` are its user's alerts, which it changes."""
         taken = take_in(list(standing.values()), news, policy, new_id())
+        if not reachable:
+            taken.raised = [_told_nobody(alert) for alert in taken.raised]
         self._at = news.at
         for action, alerts in (("raised", taken.raised), ("grouped", taken.grouped), ("ended", taken.ended)):
             for alert in alerts:
@@ -118,7 +126,7 @@ class _Written:
                     standing.pop(alert.notification_id, None)
 
     def _keep(self, alert: Alert, event_type: str, news: News) -> None:
-        known = self._new if event_type == RAISED or alert.notification_id in self._new else self._changed
+        known = self._new if event_type in (RAISED, FAILED) or alert.notification_id in self._new else self._changed
         known[alert.notification_id] = alert
         event = alert_event(alert, event_type, news.at, {"cause": str(news.event_id)})
         record = AuditRecord(event.subject, event_type, news.at, Origin(), dict(event.data))
@@ -134,9 +142,21 @@ class _Written:
             await leave(connection, tenant, left)
 
 
+def _told_nobody(alert: Alert) -> Alert:
+    """A new alert of a user without any contact: where nobody else is to be told, it has failed, and costs no workflow.
+    When prices fall, those may be most."""
+    if any(who != USER for each in alert.policy.steps for who in each.to):
+        return alert
+    return replace(advance(alert, {}, alert.raised_at, new_id).alert, step_at=None)
+
+
 def _word(alert: Alert, action: str) -> str:
+    if action == "raised" and alert.failure_reason is not None:
+        return "failed"
     if action != "ended":
         return action
+    if alert.climbed and not alert.deliveries:
+        return "passed"  # Nobody was told: there is no workflow to wake.
     return str(alert.ended) if alert.ended is not Ending.ACKNOWLEDGED else "passed"
 
 

@@ -16,7 +16,7 @@ from api.alerts.models import (
     AlertView,
     alert_fields,
     alert_view,
-    attempt_view,
+    attempt_views,
 )
 from api.deps import Call, caller, poster, router
 from api.fields import Instant, Line
@@ -65,7 +65,7 @@ async def list_alerts(
             connection, call.principal.tenant_id, wanted, before=pager.before(cursor), limit=limit + 1
         )
     rows, next_cursor = pager.page(rows, limit, "notification_id")
-    return Page(items=[alert_view(row) for row in rows], next_cursor=next_cursor)
+    return Page(items=[alert_view(row, call.principal.user_id) for row in rows], next_cursor=next_cursor)
 
 
 @routes.get("/{notification_id}", responses=documented(404))
@@ -76,7 +76,8 @@ async def read_alert(
     async with call.transaction() as connection:
         found = await visible(call, connection, notification_id)
         log = await attempts.list_of(connection, call.principal.tenant_id, notification_id)
-    return AlertDetailView(**alert_fields(found), attempts=[attempt_view(one) for one in log])
+    viewer = call.principal.user_id
+    return AlertDetailView(**alert_fields(found, viewer), attempts=attempt_views(found, log, viewer))
 
 
 @routes.post("/{notification_id}/ack", response_model=AlertView, responses=documented(404, 409, 413, 415))
@@ -134,4 +135,5 @@ class _Acknowledge:
 
     async def answer(self, connection: AsyncConnection) -> Answer:
         """The alert after it."""
-        return Answer(200, alert_view(await visible(self._call, connection, self._notification_id)))
+        found = await visible(self._call, connection, self._notification_id)
+        return Answer(200, alert_view(found, self._call.principal.user_id))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StrictBool, StringConstraints
 
 from api.fields import WHOLE, Input, Line, UserId
 from db.alerts.attempts import Phase, Written
@@ -37,7 +38,7 @@ class DeliveryView(BaseModel):
     user_id: str
     contact_id: UUID
     channel: Channel
-    address: str
+    address: str | None = Field(description="Null for a key that is bound to another user")
     state: DeliveryState = Field(description="`unknown`: it may be out; that is found out before it is sent again")
     attempts: int
     attempt_id: UUID | None
@@ -182,7 +183,7 @@ class StepModel(Input):
 class PolicyInput(Input):
     """What follows an alert until somebody acknowledges it."""
 
-    must_acknowledge: bool = True
+    must_acknowledge: StrictBool = True
     steps: list[StepModel] = Field(default=[StepModel()], min_length=1, max_length=10)
     repeat: Annotated[int, Field(ge=0, le=50), WHOLE] = Field(default=0, description="How often all steps come again")
     repeat_seconds: Annotated[int, Field(ge=1, le=604_800), WHOLE] = 900
@@ -257,15 +258,15 @@ class GapView(BaseModel):
     reachable: bool = Field(description="False: nothing could be told at all")
 
 
-def delivery_view(delivery: Delivery) -> DeliveryView:
-    """A delivery as it is answered."""
+def delivery_view(delivery: Delivery, viewer: str | None) -> DeliveryView:
+    """A delivery as it is answered; ``viewer`` is the user that the key is bound to."""
     return DeliveryView(
         number=delivery.number,
         why=delivery.why,
         user_id=delivery.user_id,
         contact_id=delivery.contact_id,
         channel=delivery.channel,
-        address=delivery.address,
+        address=delivery.address if viewer in (None, delivery.user_id) else None,
         state=delivery.state,
         attempts=delivery.attempts,
         attempt_id=delivery.attempt_id,
@@ -279,8 +280,8 @@ def delivery_view(delivery: Delivery) -> DeliveryView:
     )
 
 
-def alert_fields(found: Stored) -> dict[str, Any]:
-    """The fields of an alert's answer."""
+def alert_fields(found: Stored, viewer: str | None) -> dict[str, Any]:
+    """The fields of an alert's answer; ``viewer`` is the user that the key is bound to."""
     alert, note = found.alert, found.alert.acknowledged
     return {
         "notification_id": alert.notification_id,
@@ -304,17 +305,23 @@ def alert_fields(found: Stored) -> dict[str, Any]:
         "acknowledged_via": None if note is None else note.via,
         "ended_at": alert.ended_at,
         "next_at": found.next_at,
-        "deliveries": [delivery_view(each) for each in alert.deliveries],
+        "deliveries": [delivery_view(each, viewer) for each in alert.deliveries],
     }
 
 
-def alert_view(found: Stored) -> AlertView:
+def alert_view(found: Stored, viewer: str | None) -> AlertView:
     """An alert as it is answered."""
-    return AlertView(**alert_fields(found))
+    return AlertView(**alert_fields(found, viewer))
 
 
-def attempt_view(written: Written) -> AttemptView:
-    """A row of the log as it is answered."""
+def attempt_views(found: Stored, log: Iterable[Written], viewer: str | None) -> list[AttemptView]:
+    """The log of an alert as it is answered. What went to somebody else is no business of a bound key's user: where it
+    went, and what it said, for it has a link that acknowledges in the other's name."""
+    others = {each.number for each in found.alert.deliveries if viewer not in (None, each.user_id)}
+    return [_attempt_view(one, shown=one.entry.delivery not in others) for one in log]
+
+
+def _attempt_view(written: Written, *, shown: bool) -> AttemptView:
     entry = written.entry
     return AttemptView(
         entry_id=entry.entry_id,
@@ -324,9 +331,9 @@ def attempt_view(written: Written) -> AttemptView:
         attempt_id=entry.attempt_id,
         channel=entry.channel,
         vendor=entry.vendor,
-        address=entry.address,
-        subject=entry.subject,
-        body=entry.body,
+        address=entry.address if shown else None,
+        subject=entry.subject if shown else None,
+        body=entry.body if shown else None,
         outcome=entry.outcome,
         reference=entry.reference,
         code=entry.code,

@@ -10,7 +10,7 @@ from fastapi import Depends
 from pydantic import BaseModel, Field
 
 from api.alerts.alerts import visible
-from api.alerts.models import AttemptView, attempt_view
+from api.alerts.models import AttemptView, attempt_views
 from api.deps import Call, caller, router
 from api.ledger.seals import CheckpointView, ProofView, checkpoint_view, proof_view
 from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
@@ -64,10 +64,11 @@ async def read_alert_proof(
         found = await visible(call, connection, notification_id)
         log = await attempts.list_of(connection, call.principal.tenant_id, notification_id)
         rows: list[SealedAttemptView] = []
-        for written in log:
+        views = attempt_views(found, log, call.principal.user_id)
+        for written, view in zip(log, views, strict=True):
             proof = await proofs.inclusion(connection, STREAM, written.sequence, written.entry.entry_id)
             shown = None if proof is None else proof_view(proof)
-            rows.append(SealedAttemptView(**attempt_view(written).model_dump(), proof=shown))
+            rows.append(SealedAttemptView(**view.model_dump(), proof=shown))
     return AlertProofView(
         notification_id=notification_id,
         complete=bool(rows) and all(row.proof is not None for row in rows),

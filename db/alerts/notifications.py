@@ -120,9 +120,12 @@ async def lock_standing(connection: AsyncConnection, keys: Iterable[tuple[UUID, 
 
 
 async def add(connection: AsyncConnection, alerts: Sequence[tuple[Alert, bytes]]) -> None:
-    """Write new alerts, each with the key of its links."""
+    """Write new alerts, each with the key of its links. One that has taken no step yet is due at once."""
     if alerts:
-        rows = [_row(alert, alert.raised_at, None) | {"link_key": key.hex()} for alert, key in alerts]
+        rows = [
+            _row(alert, None if alert.climbed else alert.raised_at, None) | {"link_key": key.hex()}
+            for alert, key in alerts
+        ]
         await connection.execute(_ADD, {"rows": json.dumps(rows)})
 
 

@@ -66,6 +66,20 @@ async def people(connection: AsyncConnection, tenant: UUID, users: Iterable[str]
     return {user: Person(contacts[user], wishes.get(user, Preferences())) for user in wanted}
 
 
+async def reachable(connection: AsyncConnection, keys: Iterable[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Those of the tenants' users who have any verified contact."""
+    wanted = list(keys)
+    rows = await connection.execute(
+        text(
+            "SELECT k.tenant_id, k.user_id FROM unnest(CAST(:tenants AS uuid[]), CAST(:users AS text[]))"
+            " AS k (tenant_id, user_id) WHERE EXISTS (SELECT FROM alert_contacts c WHERE c.tenant_id = k.tenant_id"
+            " AND c.user_id = k.user_id AND c.verified_at IS NOT NULL AND c.removed_at IS NULL)"
+        ),
+        {"tenants": [tenant for tenant, _ in wanted], "users": [user for _, user in wanted]},
+    )
+    return {(row.tenant_id, row.user_id) for row in rows}
+
+
 async def preferences(connection: AsyncConnection, tenant: UUID, users: Iterable[str]) -> dict[str, Preferences]:
     """The wishes of those of the users who have any."""
     rows = await connection.execute(

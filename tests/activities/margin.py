@@ -118,5 +118,11 @@ class Checks:
             return list((await connection.execute(text(query), parameters)).all())
 
     async def written(self) -> dict[str, int]:
-        """How many rows the tenant has, by table."""
-        return {table: int((await self.sql(f"SELECT count(*) FROM {table}"))[0][0]) for table in TABLES}
+        """How many rows the tenant has, by table; without those of alerts, where a worker is there to make them."""
+        alerts = {
+            "audit_log": "WHERE subject NOT LIKE 'alert:%'",
+            "outbox": "WHERE subject NOT LIKE 'alert:%'",
+            "receipts": "WHERE step_id NOT LIKE 'alert:%'",
+        }
+        queries = {table: f"SELECT count(*) FROM {table} {alerts.get(table, '')}" for table in TABLES}
+        return {table: int((await self.sql(query))[0][0]) for table, query in queries.items()}

@@ -57,10 +57,10 @@ async def test_a_check_leaves_all_or_its_whole_trace(checks: Checks) -> None:
     assert (raised.event_type, raised.severity, raised.threshold_breached) == ("margin_call", "high", "1.2000")
     assert raised.snapshot_id == snapshot.snapshot_id
     assert {one["action"] for one in raised.recommendations} == {"repay", "top_up", "sell"}
-    [outgoing] = await checks.sql("SELECT * FROM outbox")
+    [outgoing] = await checks.sql("SELECT * FROM outbox WHERE subject LIKE 'margin:%'")
     assert (outgoing.event_id, outgoing.topic, outgoing.type) == (raised.event_id, "margin.events.v1", "margin_call")
     assert (outgoing.subject, outgoing.data["severity"]) == ("margin:alice", "high")
-    [audit] = await checks.sql("SELECT * FROM audit_log")
+    [audit] = await checks.sql("SELECT * FROM audit_log WHERE subject LIKE 'margin:%'")
     assert (audit.subject, audit.action, audit.actor_user) == ("margin:alice", "margin.checked", "operator")
     assert audit.details["snapshot_id"] == str(snapshot.snapshot_id)
     account = await checks.account()

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.ids import new_id
 from domain.alerts import links
-from domain.alerts.model import AlertType, Channel
+from domain.alerts.model import AlertType, Channel, Policy, Step
 from tests.alerting import SLOW, Alerting
 from tests.api.caller import Caller, ok, refused
 from tests.polling import eventually
@@ -140,6 +140,27 @@ async def test_a_bound_key_sees_and_notes_its_own(service: Caller, alerting: Ale
     for closed in ("alerts/mailbox", "alerts/readiness"):
         refused(await alice.get(closed), 403, "service_key_required")
     assert ok(await alice.post(f"{path}/ack"))["acknowledged_by"] == "alice"
+
+
+async def test_where_others_were_told_is_not_shown_to_a_bound_key(service: Caller, alerting: Alerting) -> None:
+    await alerting.contact(Channel.EMAIL)
+    await alerting.contact(Channel.EMAIL, "desk@example.com", user="desk")
+    await alerting.policy("margin_call", Policy(must_acknowledge=True, steps=(Step(to=("user", "desk")), Step(999))))
+    await alerting.happen("margin_call")
+    [told] = await alerting.until(lambda found: bool(found) and len(found[0].alert.deliveries) == 2)
+    path = f"alerts/{told.notification_id}"
+
+    async def ended() -> bool:
+        return len(ok(await service.get(path))["attempts"]) == 4
+
+    await eventually(ended)
+    alice = await service.key_for(user_id="alice")
+    for caller, shown in ((service, {"alice@example.com", "desk@example.com"}), (alice, {"alice@example.com", None})):
+        for answer in (ok(await caller.get(path)), ok(await caller.get("alerts"))["items"][0]):
+            assert {one["address"] for one in answer["deliveries"]} == shown
+        for answer in (ok(await caller.get(path)), ok(await caller.get(f"{path}/proof"))):
+            assert {one["address"] for one in answer["attempts"]} == shown
+            assert {one["body"] is None for one in answer["attempts"] if one["address"] is None} <= {True}
 
 
 async def test_the_link_in_a_message_shows_a_page_and_its_button_acknowledges(

@@ -35,13 +35,14 @@ async def vault(sealing_url: str, tmp_path: Path) -> AsyncIterator[Vault]:
         yield vault
 
 
-def check(vault: Vault, **options: int) -> Report:
-    return verify(vault.url, directories=[vault.signer.directory], keys=[vault.key.public], **options)
+def check(vault: Vault, *, since_batch: int = 1) -> Report:
+    keys, directories = [vault.key.public], [vault.signer.directory]
+    return verify(vault.url, directories=directories, keys=keys, since_batch=since_batch)
 
 
-def finding(vault: Vault, **options: int) -> str:
+def finding(vault: Vault, *, since_batch: int = 1) -> str:
     with pytest.raises(Finding) as caught:
-        check(vault, **options)
+        check(vault, since_batch=since_batch)
     return str(caught.value)
 
 

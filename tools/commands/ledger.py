@@ -17,7 +17,7 @@ from tools.local.home import Home
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.process import StackError
 from tools.seals.findings import Finding
-from tools.seals.verify import Report, verify
+from tools.seals.verify import READERS, Report, verify
 
 #: The check could not be made; 1 says that something was found.
 EXIT_UNCHECKED = 3
@@ -46,6 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="whose signature counts, more than one after a change of keys; default: the one beside SEAL_KEY_FILE, else"
         " the local stack's",
     )
+    check.add_argument("--stream", choices=sorted(READERS), default="ledger", help="what is checked")
     check.add_argument("--since-batch", type=int, default=1, metavar="N", help="leave out what lies before this batch")
 
 
@@ -57,14 +58,16 @@ def run(options: argparse.Namespace) -> int:
         keys = [load_public(file) for file in options.public_key or [public_half(key_file)]]
         directories = options.checkpoints or [Path(os.environ.get("CHECKPOINT_DIR") or home.checkpoints)]
         with _database(options.database_url or os.environ.get("DATABASE_URL"), home) as url:
-            report = verify(url, directories=directories, keys=keys, since_batch=options.since_batch)
+            report = verify(
+                url, directories=directories, keys=keys, since_batch=options.since_batch, stream=options.stream
+            )
     except Finding as finding:
         say(f"NOT as it was sealed: {finding}")
         return 1
     except (KeyUnusable, StackError, OSError, psycopg.Error) as error:
         say(f"could not be checked: {' '.join(str(error).split())}")
         return EXIT_UNCHECKED
-    for line in _told(report):
+    for line in _told(report, options.stream):
         say(line)
     return 0
 
@@ -86,11 +89,12 @@ def _database(url: str | None, home: Home) -> Iterator[str]:
         yield server.url
 
 
-def _told(report: Report) -> Iterator[str]:
+def _told(report: Report, stream: str) -> Iterator[str]:
     rate = int(report.entries / report.seconds) if report.seconds else 0
-    yield "the ledger is as it was sealed"
+    yield "the ledger is as it was sealed" if stream == "ledger" else "the log of alerts is as it was sealed"
     yield f"  entries      {report.entries:,} in {report.batches:,} batches, {rate:,} a second"
     last = f", the last of {report.last_checkpoint_at}" if report.last_checkpoint_at else ""
     yield f"  checkpoints  {report.checkpoints:,} ({', '.join(report.origins) or 'none'}){last}"
-    yield f"  books        {report.accounts:,} accounts and {report.holds:,} holds are the sums of their legs"
+    if stream == "ledger":
+        yield f"  books        {report.accounts:,} accounts and {report.holds:,} holds are the sums of their legs"
     yield f"  not yet      {report.unsealed:,} entries not sealed, {report.unsigned_batches:,} batches not signed"

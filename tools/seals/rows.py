@@ -6,12 +6,12 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar, LiteralString
 
 import psycopg
 from psycopg.types.string import TextLoader
 
-from domain.sealing.records import Entry, Leg, Transaction, ledger_entry
+from domain.sealing.records import Attempt, Entry, Leg, Transaction, attempt_entry, ledger_entry
 
 #: Keys are positive; who puts a row in front of the first is found too.
 BEFORE_ALL = -(2**63)
@@ -23,14 +23,25 @@ SELECT t.sequence, t.tenant_id, t.transaction_id, t.leg_count, encode(timestampt
 FROM ledger_transactions t LEFT JOIN ledger_legs l USING (tenant_id, transaction_id)
 WHERE t.sequence > %s ORDER BY t.sequence, l.leg_no
 """
+_ATTEMPTS = """
+SELECT sequence, tenant_id, entry_id, notification_id, attempt_id, delivery, encode(timestamptz_send(at), 'hex'),
+       encode(timestamptz_send(recorded_at), 'hex'), phase, channel, vendor, address, subject, body, html, outcome,
+       reference, code, detail, provider_event
+FROM alert_attempts WHERE sequence > %s ORDER BY sequence
+"""
 _ROWS_AHEAD = 5_000
 #: In the order of the index, with the legs looked up one by one: nothing is sorted as a whole, here or in the server.
 _STREAMING = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off"
 
 
 @dataclass(slots=True)
-class LedgerRows:
-    """Transactions with their legs, in the order of their sequence; one is looked at ahead of the reader."""
+class Rows:
+    """The rows of a stream in the order of their keys; one is looked at ahead of the reader. ``noun`` is what messages
+    call a row, ``whole`` what its seal is over; ``lookup`` finds its key by tenant and id."""
+
+    noun: ClassVar[str]
+    whole: ClassVar[str]
+    lookup: ClassVar[LiteralString]
 
     connection: psycopg.Connection[Any]
     after: int = BEFORE_ALL
@@ -65,6 +76,18 @@ class LedgerRows:
         return left
 
     def _read(self) -> Generator[Entry]:
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class LedgerRows(Rows):
+    """Transactions with their legs."""
+
+    noun = "transaction"
+    whole = "the transaction or one of its legs"
+    lookup = "SELECT sequence FROM ledger_transactions WHERE tenant_id = %s AND transaction_id = %s"
+
+    def _read(self) -> Generator[Entry]:
         self.connection.execute(_STREAMING)
         with self.connection.cursor("rows") as cursor:
             cursor.itersize = _ROWS_AHEAD
@@ -80,6 +103,26 @@ class LedgerRows:
                 if self.unbalanced is None and not _balanced(transaction, legs):
                     self.unbalanced = entry
                 yield entry
+
+
+@dataclass(slots=True)
+class AttemptRows(Rows):
+    """The log of attempts to deliver alerts."""
+
+    noun = "entry"
+    whole = "the entry"
+    lookup = "SELECT sequence FROM alert_attempts WHERE tenant_id = %s AND entry_id = %s"
+
+    def _read(self) -> Generator[Entry]:
+        self.connection.execute(_STREAMING)
+        with self.connection.cursor("rows") as cursor:
+            cursor.itersize = _ROWS_AHEAD
+            for kind in ("int2", "int8", "uuid"):
+                cursor.adapters.register_loader(kind, TextLoader)
+            cursor.execute(_ATTEMPTS, [self.after])
+            for row in cursor:
+                self.count += 1
+                yield attempt_entry(Attempt._make(row))
 
 
 def _balanced(transaction: Transaction, legs: list[Leg]) -> bool:

@@ -12,7 +12,7 @@ from domain.sealing import merkle
 from domain.sealing.merkle import HASH_BYTES, Frontier
 from domain.sealing.records import ENTRY_BYTES, BatchHead, Entry, entries_of, leaves_of
 from tools.seals.findings import Finding
-from tools.seals.rows import LedgerRows
+from tools.seals.rows import Rows
 from tools.seals.signed import Signed
 
 _BATCHES = """
@@ -25,10 +25,10 @@ MAX_KEY = 2**63 - 1
 
 @dataclass(slots=True)
 class Scan:
-    """The batches of the ledger. ``connection`` reads seals and looks rows up, ``rows`` comes from another one."""
+    """The batches of a stream. ``connection`` reads seals and looks rows up, ``rows`` comes from another one."""
 
     connection: psycopg.Connection[Any]
-    rows: LedgerRows
+    rows: Rows
     signed: Signed
     stream: str = "ledger"
     edge: Frontier = field(default_factory=Frontier.empty)
@@ -100,12 +100,12 @@ class Scan:
     def _balanced(self, until: int) -> None:
         entry = self.rows.unbalanced
         if entry is not None and entry.key <= until:
-            raise Finding(f"{_row(entry)}: its legs do not add up to zero, or are not as many as it says")
+            raise Finding(f"{self._row(entry)}: its legs do not add up to zero, or are not as many as it says")
 
     def _record_edited(self, head: BatchHead, sealed: list[Entry], found: list[Entry]) -> NoReturn:
         """The entries that a batch keeps are not under its root."""
         entry = next((kept for kept, now in zip(sealed, found, strict=False) if kept != now), None)
-        of = "" if entry is None else f", entry of sequence {entry.key}, transaction {entry.name()}"
+        of = "" if entry is None else f", entry of sequence {entry.key}, {self.rows.noun} {entry.name()}"
         if merkle.root([now.leaf for now in found]) == head.root:
             raise Finding(
                 f"batch {head.batch_no}{of}: the seal's own record was edited; the rows are as they were sealed"
@@ -124,20 +124,23 @@ class Scan:
         if now is not None and (kept is None or now.key < kept.key):
             was = self._sealed_as(now)
             if was is not None:
-                raise Finding(f"{_row(now)}, {where}: reordered; it was sealed as sequence {was}")
-            raise Finding(f"{_row(now)}, {where}: inserted; no seal covers it")
+                raise Finding(f"{self._row(now)}, {where}: reordered; it was sealed as sequence {was}")
+            raise Finding(f"{self._row(now)}, {where}: inserted; no seal covers it")
         assert kept is not None
         if now is not None and now.key == kept.key and (now.id, now.tenant) == (kept.id, kept.tenant):
-            raise Finding(f"{_row(kept)}, {where}: edited; the transaction or one of its legs is not what was sealed")
+            raise Finding(f"{self._row(kept)}, {where}: edited; {self.rows.whole} is not what was sealed")
         stands = self._stands_at(kept)
         if stands is not None:
-            raise Finding(f"{_row(kept)}, {where}: reordered; it stands at sequence {stands} now")
-        instead = "" if now is None or now.key != kept.key else f"; transaction {now.name()} stands in its place"
-        raise Finding(f"{_row(kept)}, {where}: dropped{instead}")
+            raise Finding(f"{self._row(kept)}, {where}: reordered; it stands at sequence {stands} now")
+        instead = "" if now is None or now.key != kept.key else f"; {self.rows.noun} {now.name()} stands in its place"
+        raise Finding(f"{self._row(kept)}, {where}: dropped{instead}")
+
+    def _row(self, entry: Entry) -> str:
+        return f"sequence {entry.key}, {self.rows.noun} {entry.name()}"
 
     def _stands_at(self, entry: Entry) -> int | None:
         row = self.connection.execute(
-            "SELECT sequence FROM ledger_transactions WHERE tenant_id = %s AND transaction_id = %s",
+            self.rows.lookup,
             [UUID(bytes=entry.tenant), UUID(bytes=entry.id)],
         ).fetchone()
         return None if row is None else int(row[0])
@@ -152,10 +155,6 @@ class Scan:
                 if (sealed.tenant, sealed.id) == (entry.tenant, entry.id):
                     return sealed.key
         return None
-
-
-def _row(entry: Entry) -> str:
-    return f"sequence {entry.key}, transaction {entry.name()}"
 
 
 def _hashes(raw: bytes) -> list[bytes]:

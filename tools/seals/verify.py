@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,15 @@ from db.engine import Role
 from domain.sealing.merkle import HASH_BYTES, Frontier, edge
 from tools.seals import books
 from tools.seals.findings import Finding
-from tools.seals.rows import BEFORE_ALL, LedgerRows
+from tools.seals.rows import BEFORE_ALL, AttemptRows, LedgerRows, Rows
 from tools.seals.scan import Scan
 from tools.seals.signed import Signed, collect
 
 CONNECT_TIMEOUT_SECONDS = 5
 #: For one statement; a check of many millions of rows is a few of them.
 STATEMENT_TIMEOUT = "2h"
-STREAM = "ledger"
+#: The streams that can be checked, and who reads their rows.
+READERS: Mapping[str, type[Rows]] = {"ledger": LedgerRows, "alerts": AttemptRows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,15 @@ class Report:
     seconds: float
 
 
-def verify(database_url: str, *, directories: Sequence[Path], keys: Sequence[bytes], since_batch: int = 1) -> Report:
-    """Check the ledger of a database against its seals and checkpoints.
+def verify(
+    database_url: str,
+    *,
+    directories: Sequence[Path],
+    keys: Sequence[bytes],
+    since_batch: int = 1,
+    stream: str = "ledger",
+) -> Report:
+    """Check a stream of a database, the ledger or the log of alerts, against its seals and checkpoints.
 
     Raises ``Finding`` for the first thing that is wrong, and psycopg's errors for a database that cannot be read.
     """
@@ -54,15 +62,15 @@ def verify(database_url: str, *, directories: Sequence[Path], keys: Sequence[byt
         snapshot = seals.execute("SELECT pg_export_snapshot()").fetchone()
         assert snapshot is not None
         _begin(rows, snapshot[0])
-        signed = collect(seals, STREAM, directories, keys)
-        edge_before, after, total = _before(seals, since_batch)
-        reading = LedgerRows(rows, BEFORE_ALL if since_batch <= 1 else after)
+        signed = collect(seals, stream, directories, keys)
+        edge_before, after, total = _before(seals, stream, since_batch)
+        reading = READERS[stream](rows, BEFORE_ALL if since_batch <= 1 else after)
         stack.callback(reading.close)
-        scan = Scan(seals, reading, signed, edge=edge_before, last_key=after, total=total)
+        scan = Scan(seals, reading, signed, stream, edge=edge_before, last_key=after, total=total)
         unsealed = scan.run()
         if signed.faults:
             raise Finding(signed.faults[0])
-        accounts, holds = books.check(seals)
+        accounts, holds = books.check(seals) if stream == "ledger" else (0, 0)
         return Report(
             entries=reading.count,
             batches=scan.edge.size - since_batch + 1,
@@ -98,20 +106,20 @@ def _begin(connection: psycopg.Connection[Any], snapshot: str | None = None) -> 
         connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
 
 
-def _before(connection: psycopg.Connection[Any], since_batch: int) -> tuple[Frontier, int, int]:
+def _before(connection: psycopg.Connection[Any], stream: str, since_batch: int) -> tuple[Frontier, int, int]:
     """The tree, the last key and the number of entries in front of a batch, as the database keeps them; the next
     signed checkpoint shows whether it keeps them rightly."""
     if since_batch <= 1:
         return Frontier.empty(), 0, 0
     row = connection.execute(
-        "SELECT last_key, total_count FROM seal_batches WHERE stream = %s AND batch_no = %s", [STREAM, since_batch - 1]
+        "SELECT last_key, total_count FROM seal_batches WHERE stream = %s AND batch_no = %s", [stream, since_batch - 1]
     ).fetchone()
     if row is None:
         raise Finding(f"batch {since_batch - 1} is missing")
     kept = dict(
         connection.execute(
             "SELECT batch_no - 1, nodes FROM seal_batches WHERE stream = %s AND batch_no = ANY(%s)",
-            [STREAM, [last + 1 for _, last in edge(since_batch - 1)]],
+            [stream, [last + 1 for _, last in edge(since_batch - 1)]],
         ).fetchall()
     )
 

@@ -267,6 +267,12 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON alert_attempts
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
+#: What happened before there were alerts is told to nobody.
+ENLIST = """
+INSERT INTO feed_consumers (name, position)
+SELECT 'alerts', coalesce(max(position), 0) FROM outbox WHERE position IS NOT NULL;
+"""
+
 _TENANTS_TABLES = (
     "alert_contacts",
     "alert_preferences",
@@ -283,12 +289,13 @@ def upgrade() -> None:
     for table in _TENANTS_TABLES:
         op.execute(SECURITY.format(table=table))
     op.execute(GRANTS)
+    op.execute(ENLIST)
 
 
 def downgrade() -> None:
     op.execute(
-        "DROP FUNCTION find_alert(uuid); DROP FUNCTION find_alert_attempt(uuid, text);"
-        " DROP FUNCTION find_alert_number(text);"
+        "DELETE FROM feed_consumers WHERE name = 'alerts'; DROP FUNCTION find_alert(uuid);"
+        " DROP FUNCTION find_alert_attempt(uuid, text); DROP FUNCTION find_alert_number(text);"
     )
     for table in reversed(_TENANTS_TABLES):
         op.execute(f"DROP TABLE {table}")
