@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic, perf_counter
 from typing import Final
@@ -154,6 +154,13 @@ class BookActivities:
             changed, settled = await _catch_up(part, ground)
             if not changed:
                 break
+            newest = await self.ground()
+            if (newest.tick, newest.version) != (ground.tick, ground.version):
+                # What was read again may have been looked at with what is newer. Older prices do not undo that: all of
+                # it is the next round's.
+                break
+            # What a turn finds is dated behind the looks that it knows of.
+            ground = replace(newest, horizon=ground.horizon)
         due_at = part.due_at(ground.at)
         if changed or not settled:
             # Whoever changes faster than that, or is about to commit, is looked at in another round.

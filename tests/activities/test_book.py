@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,13 +12,15 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.book.columns import EXACT_BELOW
 from activities.book.messages import RevalueGroup
-from activities.book.steps import BOOK_GROUPS
+from activities.book.steps import BOOK_GROUPS, BookActivities, Ground
+from db.doorbell import Doorbell
 from db.engine import transaction
 from db.ids import new_id
 from db.margin import book as writing
 from db.margin.book import Fence, Superseded
 from db.margin.tables import SHARDS
 from kit.clock import now
+from tests.activities.margin import Checks
 from tests.booking import Booking, booking
 from tests.polling import eventually
 from tools.local.postgres import EmbeddedPostgres
@@ -151,6 +153,59 @@ async def test_a_check_with_older_prices_that_commits_late_is_looked_at_again(de
     [end] = await revaluing
     # 0.83 · 2,400 over 1,500 is 1.328.
     assert (end.transitions, await desk.told()) == (1, {"user": 1})
+
+
+class Overtaken(BookActivities):
+    """A process that finds its prices overtaken as soon as it has read them, ``times`` times."""
+
+    overtake: Callable[[], Awaitable[object]]
+    times = 0
+
+    async def ground(self) -> Ground:
+        found = await super().ground()
+        if self.times:
+            self.times -= 1
+            await self.overtake()
+        return found
+
+
+async def test_a_check_with_newer_prices_is_not_undone_by_a_round_with_older_ones(desk: Booking) -> None:
+    """The account is read again in the middle of the round; only the next round knows as much as its check did."""
+    await desk.account("alice", {"ETH": "1"}, {"USDC": "1500"})
+    book = Overtaken(desk.engine, Doorbell(desk.engine), groups=1)
+    await desk.revalue(book)
+    checks = Checks(desk.tenants, desk.tenant)
+
+    async def fall() -> None:
+        await desk.price(ETH="2500")
+        assert (await checks.check(stored=True)).event_type == "margin_warning"
+
+    book.overtake, book.times = fall, 1
+    shards = tuple(range(SHARDS))
+    overtaken = await ActivityEnvironment().run(book.revalue, RevalueGroup(shards=shards))
+    assert await desk.told() == {"alice": 1}, "at the older prices there was nothing to warn of"
+    assert overtaken.due_at is not None, "it is looked at again, tick or not"
+    [end] = await desk.revalue(book)
+    assert (end.tick > overtaken.tick, end.transitions) == (True, 0)
+    assert await desk.events() == [("alice", "margin_warning")]
+
+
+async def test_what_is_found_in_a_later_turn_is_dated_later(desk: Booking) -> None:
+    """An account that was looked at meanwhile has its snapshots in the order in which they were made."""
+    await desk.account("alice", {"ETH": "1"}, {"USDC": "1500"})
+    book = Overtaken(desk.engine, Doorbell(desk.engine), groups=1)
+    await desk.revalue(book)
+    checks = Checks(desk.tenants, desk.tenant)
+
+    async def change() -> None:
+        await checks.check(stored=True)
+        await desk.sql("UPDATE margin_positions SET amount_minor = 2000000000 WHERE side = 'borrow'")
+
+    book.overtake, book.times = change, 1
+    [end] = [await ActivityEnvironment().run(book.revalue, RevalueGroup(shards=tuple(range(SHARDS))))]
+    assert end.transitions == 1
+    newest, *before = await checks.snapshots()
+    assert (newest.cause, [each.cause for each in before]) == ("tick", ["check"])
 
 
 async def test_a_restart_reads_everything(desk: Booking) -> None:
