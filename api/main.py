@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
 
 from api import (
     alerts,
@@ -86,35 +88,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     stream_metrics = StreamMetrics(registry)
-    reach = Reach.parse(settings.outward_allow)
     receipts = _receipts(settings, ReceiptMetrics(registry))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
         temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
-        keys = Keys(engine)
         price_book = PriceBook(engine)
         streams = Streams(engine, settings, stream_metrics, hear={PRICES_CHANNEL: price_book.forget})
-        queue = settings.temporal_task_queue
-        app.state.services = Services(
-            engine=engine,
-            temporal=temporal,
-            keys=keys,
-            assets=AssetBook(),
-            escrows=EscrowClient(temporal, queue),
-            transfers=TransferClient(temporal, queue),
-            streams=streams,
-            doorbell=Doorbell(engine),
-            reconciliations=ReconciliationClient(temporal, queue),
-            prices=PriceClient(temporal, queue),
-            price_book=price_book,
-            margin=MarginClient(temporal, queue),
-            alerts=AlertClient(temporal, queue),
-            receipts=receipts,
-            webhooks=WebhookClient(temporal, queue),
-            reach=reach,
-        )
+        services = _services(engine, temporal, settings.temporal_task_queue, price_book, streams, receipts, reach)
+        app.state.services, keys = services, services.keys
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
             yield
@@ -125,7 +108,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             await asyncio.gather(*beside, return_exceptions=True)
             with suppress(Unavailable):
                 await keys.flush()
-            await app.state.services.doorbell.close()
+            await services.doorbell.close()
             await close(engine)
 
     app = FastAPI(
@@ -153,6 +136,36 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way
     return app
+
+
+def _services(
+    engine: AsyncEngine,
+    temporal: Client,
+    queue: str,
+    price_book: PriceBook,
+    streams: Streams,
+    receipts: ReceiptDoor,
+    reach: Reach,
+) -> Services:
+    """What routes work with; ``queue`` is where workflows are taken up."""
+    return Services(
+        engine=engine,
+        temporal=temporal,
+        keys=Keys(engine),
+        assets=AssetBook(),
+        escrows=EscrowClient(temporal, queue),
+        transfers=TransferClient(temporal, queue),
+        streams=streams,
+        doorbell=Doorbell(engine),
+        reconciliations=ReconciliationClient(temporal, queue),
+        prices=PriceClient(temporal, queue),
+        price_book=price_book,
+        margin=MarginClient(temporal, queue),
+        alerts=AlertClient(temporal, queue),
+        receipts=receipts,
+        webhooks=WebhookClient(temporal, queue),
+        reach=reach,
+    )
 
 
 def _receipts(settings: ApiSettings, metrics: ReceiptMetrics) -> ReceiptDoor:
