@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter as Attempts
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,6 +26,8 @@ BREATH_SECONDS = 0.05
 #: How often a process that does not deliver asks for the lock.
 FOLLOW_SECONDS = 1.0
 PAGE_EVENTS = 500
+#: How many positions a page goes over at most, for the events of its types among them.
+PAGE_POSITIONS = 10_000
 #: How often an event whose delivery meets a bug is tried before it is recorded and left out.
 FAULT_ATTEMPTS_MAX = 4
 RETRY_SECONDS_FIRST = 0.1
@@ -113,9 +115,12 @@ class Consumer:
         self._pause_seconds = 0.0
         self._attempts: Attempts[int] = Attempts()
 
-    def wake(self) -> None:
-        """Look at the feed soon; returns at once."""
-        self._wake.set()
+    def wake(self, types: Collection[str] | None = None) -> None:
+        """Look at the feed soon; returns at once. Events that are all of ``types`` that it does not take wake nobody:
+        it passes over them when it looks next."""
+        mine = self._handler.types
+        if types is None or mine is None or not frozenset(types).isdisjoint(mine):
+            self._wake.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -182,17 +187,19 @@ class Consumer:
             seen = stands.position
             if not leads or stands.behind <= 0:
                 return _Page(seen, seen)
-            upto = min(stands.head, seen + self._page_events)
-            events = await self.read(connection, after=seen, upto=upto)
+            upto = min(stands.head, seen + max(PAGE_POSITIONS, self._page_events))
+            events = await self.read(connection, after=seen, upto=upto, limit=self._page_events)
+            if len(events) == self._page_events:
+                upto = events[-1].position
             if not events and not await advance(connection, self.name, seen=seen, upto=upto):
                 return _Page(seen, seen)
         if not events:
             _delivered.labels(self.name).inc(upto - seen)
         return _Page(seen, upto, events, more=upto < stands.head)
 
-    async def read(self, connection: AsyncConnection, *, after: int, upto: int) -> list[TenantEvent]:
-        """The events of a page that the handler takes."""
-        return await events_between(connection, after=after, upto=upto, types=self._handler.types)
+    async def read(self, connection: AsyncConnection, *, after: int, upto: int, limit: int) -> list[TenantEvent]:
+        """The first ``limit`` events of a page that the handler takes."""
+        return await events_between(connection, after=after, upto=upto, types=self._handler.types, limit=limit)
 
     def _judge(self, done: Delivered) -> tuple[int, list[Fault], Failed | None]:
         """Up to where the cursor may move, what is left out on the way, and what is to be tried again first."""

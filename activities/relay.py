@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from prometheus_client import Counter, Gauge
@@ -52,9 +52,9 @@ class Relay:
 
     async def run(self) -> None:
         """Work until cancelled. A database that is away is waited for."""
-        hear = {WAKE_CHANNEL: self._wake.set}
+        hear: dict[str, Callable[[str], None]] = {WAKE_CHANNEL: lambda _: self._wake.set()}
         if self._consumers:
-            hear[FEED_CHANNEL] = self._wake_consumers
+            hear[FEED_CHANNEL] = lambda types: self._wake_consumers(types.split(",") if types else None)
         beside = [asyncio.create_task(listen(self._dsn, hear), name="relay-listener")]
         beside += [asyncio.create_task(each.run(), name=each.name) for each in self._consumers]
         numbering = asyncio.create_task(self._number(), name="relay-numbering")
@@ -70,13 +70,14 @@ class Relay:
             await self._feed_bell.close()
 
     async def pass_once(self) -> int:
-        """Number one batch, tell who reads the feed, and return how many events it was."""
+        """Number one batch, tell who reads the feed what came, and return how many events it was."""
         async with transaction(self._engine) as connection:
-            numbered = await number_committed(connection, limit=BATCH_EVENTS)
+            by_type = await number_committed(connection, limit=BATCH_EVENTS)
             waiting, seconds = await lag(connection)
+        numbered = sum(by_type.values())
         if numbered:
-            self._wake_consumers()
-            self._feed_bell.ring()
+            self._wake_consumers(by_type)
+            self._feed_bell.ring(by_type)
         _numbered.inc(numbered)
         _waiting.set(waiting)
         _lag_seconds.set(seconds)
@@ -98,6 +99,6 @@ class Relay:
                 async with asyncio.timeout(self._poll_seconds):
                     await self._wake.wait()
 
-    def _wake_consumers(self) -> None:
+    def _wake_consumers(self, types: Collection[str] | None) -> None:
         for consumer in self._consumers:
-            consumer.wake()
+            consumer.wake(types)

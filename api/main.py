@@ -78,13 +78,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     stream_metrics = StreamMetrics(registry)
-    twilio = settings.sms_twilio_auth_token
-    receipts = ReceiptDoor(
-        settings.public_url,
-        settings.mail_sendgrid_receipt_key,
-        None if twilio is None else twilio.get_secret_value(),
-        ReceiptMetrics(registry),
-    )
+    receipts = _receipt_door(settings, registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -147,6 +141,17 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the framework's documented way
     return app
+
+
+def _receipt_door(settings: ApiSettings, registry: CollectorRegistry) -> ReceiptDoor:
+    """With what vendors' receipts are checked."""
+    token = settings.sms_twilio_auth_token
+    return ReceiptDoor(
+        settings.public_url,
+        settings.mail_sendgrid_receipt_key,
+        None if token is None else token.get_secret_value(),
+        ReceiptMetrics(registry),
+    )
 
 
 def description() -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Streams:
         hear: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
         self._engine = engine
-        self._hear = {FEED_CHANNEL: self._wake_up, **(hear or {})}
+        self._hear = {channel: _deaf(wake) for channel, wake in {FEED_CHANNEL: self._wake_up, **(hear or {})}.items()}
         self._dsn = settings.database_url
         self.metrics = metrics
         self._most = settings.api_streams_max
@@ -348,3 +348,8 @@ async def _left(receive: Receive) -> None:
     """Return when the reader has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _deaf(wake: Callable[[], None]) -> Callable[[str], None]:
+    """Wakes, whatever is said: a stream tells its reader what comes, and looks at all of it."""
+    return lambda _: wake()

@@ -133,16 +133,16 @@ async def standing(connection: AsyncConnection, name: str) -> Standing | None:
 
 
 async def events_between(
-    connection: AsyncConnection, *, after: int, upto: int, types: Sequence[str] | None = None
+    connection: AsyncConnection, *, after: int, upto: int, limit: int, types: Sequence[str] | None = None
 ) -> list[TenantEvent]:
-    """The events of every tenant with positions above ``after`` up to ``upto``, in order; of ``types`` only."""
+    """The first events of every tenant with positions above ``after`` up to ``upto``, in order; of ``types`` only."""
     chosen = "" if types is None else "AND type = ANY(:types)"
     rows = await connection.execute(
         text(
             "SELECT tenant_id, event_id, position, topic, type, subject, occurred_at, recorded_at, data FROM outbox"
-            f" WHERE position > :after AND position <= :upto {chosen} ORDER BY position"
+            f" WHERE position > :after AND position <= :upto {chosen} ORDER BY position LIMIT :limit"
         ),
-        {"after": after, "upto": upto} | ({} if types is None else {"types": list(types)}),
+        {"after": after, "upto": upto, "limit": limit} | ({} if types is None else {"types": list(types)}),
     )
     return [TenantEvent(**row) for row in rows.mappings()]
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import notify
 from db.outbox import WAKE_CHANNEL
 from domain.errors import Unavailable
+
+#: Characters of what a ring says; who hears nothing said looks at everything.
+SAID_MAX: Final = 7_000
 
 _log = logging.getLogger(__name__)
 
@@ -24,11 +29,13 @@ class Doorbell:
         self._engine = engine
         self._channel = channel
         self._pending = False
+        self._said: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def ring(self) -> None:
-        """Ask for a notification soon; returns at once."""
+    def ring(self, said: Iterable[str] = ()) -> None:
+        """Ask for a notification soon, which says these words, with commas between; returns at once."""
         self._pending = True
+        self._said.update(said)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._send())
 
@@ -40,7 +47,8 @@ class Doorbell:
     async def _send(self) -> None:
         while self._pending:
             self._pending = False
+            said, self._said = ",".join(sorted(self._said)), set()
             try:
-                await notify(self._engine, self._channel)
+                await notify(self._engine, self._channel, said if len(said) <= SAID_MAX else "")
             except Unavailable as error:
                 _log.warning("%s was not notified, and so is found by polling: %s", self._channel, error)

@@ -18,8 +18,9 @@ LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, as
 _log = logging.getLogger(__name__)
 
 
-async def listen(dsn: str, hear: Mapping[str, Callable[[], None]]) -> None:
-    """Call each channel's function on every notification, and once after each connecting, until cancelled.
+async def listen(dsn: str, hear: Mapping[str, Callable[[str], None]]) -> None:
+    """Call each channel's function with what every notification says, and with nothing said after each connecting,
+    until cancelled.
 
     What is notified while there is no connection is not heard: poll behind it.
     """
@@ -31,18 +32,18 @@ async def listen(dsn: str, hear: Mapping[str, Callable[[], None]]) -> None:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _listen_once(dsn: str, hear: Mapping[str, Callable[[], None]]) -> None:
+async def _listen_once(dsn: str, hear: Mapping[str, Callable[[str], None]]) -> None:
     closed = asyncio.Event()
     connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_SECONDS)
     try:
         connection.add_termination_listener(lambda _: closed.set())
         for channel, wake in hear.items():
             await connection.add_listener(channel, _heard(wake))
-            wake()
+            wake("")
         await closed.wait()
     finally:
         await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
 
 
-def _heard(wake: Callable[[], None]) -> Callable[..., None]:
-    return lambda *_: wake()
+def _heard(wake: Callable[[str], None]) -> Callable[..., None]:
+    return lambda _connection, _pid, _channel, said: wake(said)

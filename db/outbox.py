@@ -148,15 +148,16 @@ async def recent_subjects(
     return list(rows.scalars())
 
 
-async def number_committed(connection: AsyncConnection, *, limit: int) -> int:
-    """Give up to ``limit`` committed events their positions and return how many; 0 when another relay is at it.
+async def number_committed(connection: AsyncConnection, *, limit: int) -> Mapping[str, int]:
+    """Give up to ``limit`` committed events their positions and return how many of each type; none when another relay
+    is at it.
 
     Takes a transaction-scoped advisory lock: positions are handed out by one transaction at a time, so that a reader
     that saw position n has been able to see every position below n.
     """
     if not await connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _RELAY_LOCK}):
-        return 0
-    done = await connection.execute(
+        return {}
+    rows = await connection.execute(
         text(
             """
             WITH last AS (SELECT coalesce(max(position), 0) AS position FROM outbox WHERE position IS NOT NULL),
@@ -164,14 +165,16 @@ async def number_committed(connection: AsyncConnection, *, limit: int) -> int:
                 SELECT outbox_id, row_number() OVER (ORDER BY outbox_id) AS step FROM (
                     SELECT outbox_id FROM outbox WHERE position IS NULL ORDER BY outbox_id LIMIT :limit
                 ) AS committed
+            ), numbered AS (
+                UPDATE outbox SET position = last.position + unnumbered.step
+                FROM last, unnumbered WHERE outbox.outbox_id = unnumbered.outbox_id RETURNING outbox.type
             )
-            UPDATE outbox SET position = last.position + unnumbered.step
-            FROM last, unnumbered WHERE outbox.outbox_id = unnumbered.outbox_id
+            SELECT type, count(*) FROM numbered GROUP BY type
             """
         ),
         {"limit": limit},
     )
-    return int(getattr(done, "rowcount", 0))
+    return {type_: int(count) for type_, count in rows}
 
 
 async def lag(connection: AsyncConnection) -> tuple[int, float]:

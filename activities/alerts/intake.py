@@ -46,24 +46,27 @@ _MARGIN_FACTS: Final = (
     "snapshot_id",
 )
 _ADVICE_MAX: Final = 5
+#: Who disabled an endpoint knows it.
+_ASKED: Final = "asked"
 #: What starts an alert's workflow.
 RAISED: Final = "alert.raised"
 
 _raised = Counter("holdfast_alerts_total", "Alerts by what became of the event", ["alert_type", "became"])
 
 
-def news_of(event: TenantEvent) -> News:
-    """What an event tells; raises for one that is not made as it should be."""
+def news_of(event: TenantEvent) -> News | None:
+    """What an event tells; None where nobody has to be told. Raises for one that is not made as it should be."""
     alert_type = _TYPES[event.type]
     data = event.data
     if alert_type is AlertType.WEBHOOK_DISABLED:
-        user = data.get("user_id") or OPERATORS
+        if data.get("reason") == _ASKED:
+            return None
+        user, severity = data.get("owner") or OPERATORS, Severity.MEDIUM
         facts = {
-            "endpoint": data.get("url") or data.get("endpoint") or event.subject,
-            "reason": data.get("reason") or "it failed for too long",
-            "subject": event.subject,
+            "endpoint": str(data["url"]),
+            "reason": str(data.get("reason") or "failing"),
+            "subscription_id": data.get("subscription_id"),
         }
-        severity = Severity.MEDIUM
     else:
         user, severity = data["user_id"], Severity(data["severity"])
         facts = {name: data[name] for name in _MARGIN_FACTS if data.get(name) is not None}
@@ -155,7 +158,8 @@ class AlertIntake:
         news: list[News] = []
         for event in events:
             try:
-                news.append(news_of(event))
+                told = news_of(event)
+                news += [] if told is None else [told]
             except (KeyError, ValueError, TypeError, AttributeError) as bug:
                 if news:
                     return _Alerting(event.position - 1, news=news)

@@ -56,9 +56,10 @@ class Senders:
 class SendingActivities:
     """Calls to the outside. ``engine`` acts under row-level security, and only reads."""
 
-    def __init__(self, engine: AsyncEngine, senders: Senders) -> None:
+    def __init__(self, engine: AsyncEngine, senders: Senders, *, fresh_seconds: int = FRESH_SECONDS) -> None:
         self._engine = engine
         self._senders = senders
+        self._fresh_seconds = fresh_seconds
 
     @activity.defn(name="alerts.send")
     async def send(self, asked: SendAttempt) -> OutcomeMessage:
@@ -93,14 +94,15 @@ class SendingActivities:
     async def _read(self, asked: SendAttempt) -> tuple[Entry, bool, bool, bytes | None]:
         """The attempt's row, whether it is fresh, whether its alert is over, and the secret of a webhook contact."""
         async with tenant_transaction(self._engine, asked.tenant_id) as connection:
-            found = await attempts.begun(connection, asked.tenant_id, asked.attempt_id, fresh_seconds=FRESH_SECONDS)
-            stored = await notifications.find(connection, asked.tenant_id, asked.notification_id)
+            tenant, fresh = asked.tenant_id, self._fresh_seconds
+            found = await attempts.begun(connection, tenant, asked.attempt_id, fresh_seconds=fresh)
+            stored = await notifications.find(connection, tenant, asked.notification_id)
             assert found is not None, "the row of an attempt is written before it is sent"
             assert stored is not None, "an attempt has its alert"
             secret = None
             if asked.channel is Channel.WEBHOOK:
                 contact_id = stored.alert.delivery(asked.delivery).contact_id
-                contact = await people.find_contact(connection, asked.tenant_id, contact_id)
+                contact = await people.find_contact(connection, tenant, contact_id)
                 secret = None if contact is None else contact.secret
         return found[0], found[1], stored.alert.over, secret
 

@@ -89,8 +89,8 @@ class MarginSyncConsumer(Consumer):
     the event's page is read, and one that is opened later was looked at in the act.
     """
 
-    async def read(self, connection: AsyncConnection, *, after: int, upto: int) -> list[TenantEvent]:
+    async def read(self, connection: AsyncConnection, *, after: int, upto: int, limit: int) -> list[TenantEvent]:
         """Nothing while there are no accounts."""
         if not await accounts.any_at_all(connection):
             return []
-        return await super().read(connection, after=after, upto=upto)
+        return await super().read(connection, after=after, upto=upto, limit=limit)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.sealing.sealer import Sealer, Signer
+from domain.alerts.model import Channel
 from domain.sealing.merkle import leaf_hash, root_of_inclusion
 from domain.sealing.notes import read
 from kit.signing import SigningKey, verify
+from tests.alerting import Alerting
 from tests.api.caller import BUYER, SELLER, Caller, ok, refused
+from tests.polling import eventually
 
 KEY = SigningKey.generate()
 
@@ -82,3 +86,36 @@ async def test_a_proof_is_for_those_who_may_see_the_transaction(service: Caller,
     await proof_of(await service.key_for(user_id=BUYER), made)
     stranger = await service.key_for(user_id=SELLER)
     refused(await stranger.get(f"ledger/transactions/{made}/proof"), 404, "transaction_unknown")
+
+
+async def test_an_alert_is_shown_to_have_been_sent(
+    service: Caller, sealing: None, tenants_engine: AsyncEngine, tenant: UUID
+) -> None:
+    """Every row of its log, with the way of its hash to a signed root."""
+    alerting = Alerting(tenants_engine, tenant)
+    await alerting.contact(Channel.EMAIL)
+    await alerting.happen("margin_warning")
+    [told] = await alerting.until(lambda found: bool(found) and found[0].delivered_at is not None)
+    path = f"alerts/{told.notification_id}/proof"
+
+    async def complete() -> bool:
+        return bool(ok(await service.get(path))["complete"])
+
+    await eventually(complete)
+    shown = ok(await service.get(path))
+    assert [row["phase"] for row in shown["attempts"]] == ["begun", "ended"]
+    for row in shown["attempts"]:
+        proof = row["proof"]
+        signed = read(proof["checkpoint"]["note"], KEY.public, verify)
+        path_in_batch = [bytes.fromhex(node) for node in proof["entry_path"]]
+        leaf = bytes.fromhex(proof["leaf"])
+        in_batch = root_of_inclusion(leaf, proof["entry_index"], proof["entry_count"], path_in_batch)
+        assert in_batch is not None
+        assert (in_batch.hex(), proof["batch"].split("|")[1]) == (proof["batch"].rpartition("|")[2], "alerts")
+        path_in_tree = [bytes.fromhex(node) for node in proof["batch_path"]]
+        batch = leaf_hash(proof["batch"].encode())
+        assert root_of_inclusion(batch, proof["batch_index"], signed.size, path_in_tree) == signed.root
+    newest = ok(await service.get("alerts/checkpoints", limit=1))["items"][0]
+    assert newest["verifier_key"].startswith("test/alerts+")
+    stranger = await service.key_for(user_id=SELLER)
+    refused(await stranger.get(path), 404, "alert_unknown")

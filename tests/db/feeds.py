@@ -45,7 +45,7 @@ class Feeds:
 
     async def number(self, limit: int = 2_000) -> int:
         async with transaction(self.engine) as connection:
-            return await number_committed(connection, limit=limit)
+            return sum((await number_committed(connection, limit=limit)).values())
 
     async def read(self, after: int = 0, limit: int = 1_000, tenant: UUID | None = None) -> list[FeedEvent]:
         async with tenant_transaction(self.app, tenant or self.tenant) as connection:

@@ -13,17 +13,21 @@ from activities.escrow.messages import ApproveMessage, DisputeMessage, FundMessa
 from activities.transfers.messages import OpenPendingTransfer, PendingTerms, RecordPending
 from activities.transfers.steps import PendingTransferActivities
 from db import controls, idempotency, identity
+from db.alerts import attempts, notifications
+from db.alerts.attempts import Entry, Phase
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
 from db.margin import escrows
 from db.reconciliation import runs
+from domain.alerts.model import Alert, AlertType, Channel, Policy, Preferences, Severity
 from domain.controls import Freeze, FreezeScope
 from domain.identity import Scope, hash_key
 from domain.reconciliation import Finding
 from tests.activities.margin import Checks, owes, owns
 from tests.activities.reconciling import Reconciler
 from tests.activities.steps import T0, Steps
+from tests.alerting import Alerting
 from tests.commands import command, take
 from tests.desk import BUYER, SELLER, terms
 
@@ -52,6 +56,7 @@ async def populate(engine: AsyncEngine) -> UUID:
     await Checks(engine, tenant).check(owns("ETH", 1), owes("USDC", 1_500))
     async with tenant_transaction(engine, tenant) as connection:
         await escrows.set_setting(connection, tenant, "buyer")
+    await _alerted(engine, tenant)
     async with tenant_transaction(engine, tenant) as connection:
         key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])
         await identity.create_key(connection, tenant, key)
@@ -92,6 +97,29 @@ async def publish(engine: AsyncEngine, *tenants: UUID) -> None:
             ),
             {"tenants": list(tenants)},
         )
+        await connection.execute(
+            text(
+                "INSERT INTO mailbox_messages (tenant_id, message_id, channel, address, body)"
+                " SELECT tenant_id, attempt_id, 'email', 'alice@example.com', 'a text' FROM alert_attempts"
+                " WHERE phase = 'begun' AND tenant_id = ANY(:tenants) ON CONFLICT DO NOTHING"
+            ),
+            {"tenants": list(tenants)},
+        )
+
+
+async def _alerted(engine: AsyncEngine, tenant: UUID) -> None:
+    """An alert on its way to a contact, with wishes and a policy."""
+    alerting = Alerting(engine, tenant)
+    await alerting.contact(Channel.EMAIL)
+    await alerting.wishes(Preferences(locale="de"))
+    await alerting.policy("margin_call", Policy())
+    told = Alert(
+        tenant, new_id(), BUYER, AlertType.CALL, Severity.HIGH, Policy(), {"health_score": "1.1"}, raised_at=T0
+    )
+    async with tenant_transaction(engine, tenant) as connection:
+        await notifications.add(connection, [(told, bytes(32))])
+        begun = Entry(new_id(), told.notification_id, Phase.BEGUN, 1, T0, attempt_id=new_id(), channel=Channel.EMAIL)
+        await attempts.append(connection, tenant, [begun])
 
 
 async def _reconciled(engine: AsyncEngine, tenant: UUID) -> None:

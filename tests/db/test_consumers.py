@@ -16,7 +16,7 @@ from db import leadership
 from db.consumers import advance, enlist, events_between, standing
 from db.engine import transaction
 from db.leadership import Leadership
-from db.outbox import tenant_head
+from db.outbox import FEED_CHANNEL, tenant_head
 from domain.errors import Unavailable
 from tests.db.feeds import FOR_EVER, Feeds, running
 from tests.db.raw import sql
@@ -85,6 +85,69 @@ async def test_it_is_woken_when_the_feed_grows(feeds: Feeds) -> None:
             await eventually(lambda: leads(alone))
             await feeds.tell("escrow:1", 3)
             await took(other, 1)
+
+
+async def test_events_that_it_does_not_take_wake_nobody_and_are_passed_over_in_one_commit(feeds: Feeds) -> None:
+    inbox, other = Inbox(), Inbox(types=["test.other"])
+    deaf = Consumer(feeds.engine, feeds.url, "deaf", other, poll_seconds=FOR_EVER)
+    beside = [consumer(feeds, inbox, poll_seconds=FOR_EVER), deaf]
+    async with running(Relay(feeds.engine, feeds.url, consumers=beside, poll_seconds=FOR_EVER)):
+        await eventually(lambda: leads(deaf))
+        await eventually(lambda: asyncio.to_thread(listens, feeds.url))
+        await feeds.tell("escrow:1", 0)
+        await took(inbox, 1)
+        deaf.wake()
+        await eventually(lambda: at(feeds, "deaf", 1))
+        for number in range(1, 3):
+            await feeds.tell("escrow:1", number)
+        await took(inbox, 3)
+        assert not deaf._wake.is_set(), "and it is told by the process beside it as well as by this one"
+        await eventually(lambda: nothing_is_said(beside[0]))
+        assert not deaf._wake.is_set()
+        deaf.wake()
+        await eventually(lambda: at(feeds, "deaf", 3))
+    assert not other.attempts
+
+
+def listens(database_url: str) -> bool:
+    """Whether the relay heard that it is connected, and so will hear what is told."""
+    heard = (
+        f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%{FEED_CHANNEL}%'"
+    )
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        return connection.execute(f"{heard} AND pid <> pg_backend_pid()".encode()).fetchone() == (1,)
+
+
+async def nothing_is_said(reader: Consumer) -> bool:
+    return not reader._wake.is_set()
+
+
+async def at(feeds: Feeds, name: str, wanted: int) -> bool:
+    async with transaction(feeds.engine) as connection:
+        stands = await standing(connection, name)
+    return stands is not None and stands.position == wanted
+
+
+async def test_a_page_goes_as_far_as_its_events(feeds: Feeds) -> None:
+    """It is full of those that it takes, however many others lie between them."""
+    async with transaction(feeds.engine) as connection:
+        await sql(
+            connection,
+            "INSERT INTO outbox (tenant_id, event_id, topic, type, subject, data, occurred_at)"
+            " SELECT :tenant, uuidv7(), 'settlement.events.v1', CASE WHEN n % 100 = 0 THEN 'test.rare' ELSE 'test.told'"
+            " END, 'many', '{}', now() FROM generate_series(1, 550) AS n",
+            tenant=feeds.tenant,
+        )
+    await feeds.number()
+    inbox = Inbox(types=["test.rare"])
+    reader = consumer(feeds, inbox, page_events=2)
+    stops = []
+    for _ in range(3):
+        await reader.pass_once()
+        stops.append(await position(feeds))
+    assert stops == [200, 400, 550]
+    assert inbox.positions == [100, 200, 300, 400, 500]
+    assert inbox.attempts == 3
 
 
 async def leads(reader: Consumer) -> bool:
@@ -255,7 +318,7 @@ async def test_every_look_at_the_feed_reads_an_index(feeds: Feeds) -> None:
     )
     async with transaction(feeds.engine) as engine:
         await standing(engine, NAME)
-        await events_between(engine, after=4_000, upto=4_100, types=["test.told"])
+        await events_between(engine, after=4_000, upto=4_100, limit=100, types=["test.told"])
         await tenant_head(engine)
     looks = [each for each in said if "outbox" in each]
     assert len(looks) == 3

@@ -167,7 +167,12 @@ async def test_a_row_for_another_tenant_is_refused(
 ) -> None:
     tenant_tables = [table for table, names in columns.items() if "tenant_id" in names]
     writable = rights(database_url, "INSERT")
-    assert set(tenant_tables) - set(writable) == {"margin_audit_findings", "tenants", "publications"}
+    assert set(tenant_tables) - set(writable) == {
+        "mailbox_messages",
+        "margin_audit_findings",
+        "tenants",
+        "publications",
+    }
     for table in tenant_tables:
         others = [name for name in writable.get(table, columns[table]) if name != "tenant_id"]
         names = ", ".join(others)

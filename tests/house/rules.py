@@ -143,7 +143,7 @@ def pure(module: Module) -> Iterator[str]:
 
 def timers_are_named(module: Module) -> Iterator[str]:
     """Workflow code waits by ``workflow.sleep`` and ``wait_condition``, whose timers say what they stand for."""
-    if module.path == "workflows/client.py":
+    if module.path == "workflows/caller.py":
         return  # the API's side: it is never replayed
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute | ast.Name) and module.meaning(node) in UNNAMED_TIMERS:

@@ -11,13 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.worker import Worker
 
+from db import outbox
 from db.alerts.attempts import Phase
 from db.alerts.notifications import Stored
+from db.doorbell import Doorbell
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
-from domain.alerts.model import Channel, DeliveryState, Ending, Policy, Severity, Status
+from db.outbox import OutboxEvent
+from domain.alerts.model import OPERATORS, Channel, DeliveryState, Ending, Policy, Severity, Status
 from domain.errors import Refusal
 from domain.ids import alert_workflow_id
+from kit.clock import now
 from tests.alerting import ADDRESSES, QUICK, SLOW, USER, Alerting
 from tests.desk import TASK_QUEUE
 from tests.polling import eventually
@@ -215,3 +219,35 @@ async def test_a_lost_run_is_brought_back(alerting: Alerting, temporal: Client, 
         DeliveryState.DELIVERED,
         DeliveryState.SENDING,
     }
+
+
+async def test_an_endpoint_that_was_disabled_is_told_to_its_owner(alerting: Alerting) -> None:
+    """To the operators where it has none; not to who did it; several within the window are one."""
+    await alerting.contact(Channel.EMAIL)
+    await alerting.contact(Channel.EMAIL, "ops@example.com", user=OPERATORS)
+    said = {"subscription_id": str(new_id()), "url": "https://example.com/hooks", "reason": "failing", "owner": None}
+    changes: list[dict[str, str]] = [{"owner": USER}, {}, {"reason": "gone"}, {"owner": USER, "reason": "asked"}]
+    events = [
+        OutboxEvent(new_id(), "webhooks.events.v1", "webhook.disabled", "webhook:1", now(), said | change)
+        for change in changes
+    ]
+    async with tenant_transaction(alerting.engine, alerting.tenant) as connection:
+        await outbox.append(connection, alerting.tenant, events)
+    Doorbell(alerting.engine).ring()
+    found = await alerting.until(lambda found: len(found) == 2 and all_delivered(found))
+    assert sorted((one.alert.user_id, one.alert.occurrences) for one in found) == [(USER, 1), (OPERATORS, 2)]
+    [mail] = [one for one in await alerting.box() if one.address == "ops@example.com"]
+    assert "https://example.com/hooks" in mail.body
+
+
+async def test_an_event_that_cannot_be_read_holds_up_nobody(alerting: Alerting, engine: AsyncEngine) -> None:
+    await alerting.contact(Channel.EMAIL)
+    [bad] = await alerting.happen("margin_warning", data={"severity": "nonsense"})
+    await alerting.happen("margin_warning")
+    [found] = await alerting.until(all_delivered, limit_seconds=40)
+    assert found.alert.occurrences == 1
+    async with transaction(engine) as connection:
+        left_out = await connection.scalar(
+            text("SELECT count(*) FROM feed_faults WHERE consumer = 'alerts' AND event_id = :id"), {"id": bad}
+        )
+    assert left_out == 1

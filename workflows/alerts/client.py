@@ -9,7 +9,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
 from domain.ids import alert_workflow_id
 from workflows.alerts import AcknowledgeAlert, AlertOutcome, AlertRun, AlertWorkflow
-from workflows.client import Caller
+from workflows.caller import Caller
 from workflows.limits import TASK_TIMEOUT
 from workflows.search import attributes
 
