@@ -58,7 +58,7 @@ def manual(file: Path) -> Mapping[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"), parse_float=Decimal)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ArithmeticError) as error:
         raise PricesError(f"{file}: {error}") from None
 
 

@@ -136,11 +136,17 @@ def _advice(language: Language, facts: Mapping[str, Any]) -> tuple[str, list[str
     for one in given[:_ADVICE_MAX]:
         words = language.advice.get(str(one.get("action")))
         if words is not None:
-            lines.append(_filled(words, _values(one)))
+            lines.append(_filled(words, _values(one) | {"also_repay": _besides(one.get("also_repay"))}))
     if not lines:
         return "", []
     target = str(given[0].get("target_health_score", ""))
     return _filled(language.advice_head, {"target": target}), lines
+
+
+def _besides(debts: Any) -> str:
+    """Further debts with their amounts."""
+    given = [_values(one) for one in debts or () if isinstance(one, Mapping)]
+    return ", ".join(f"{one.get('amount', '-')} {one.get('asset', '-')}" for one in given)
 
 
 def _filled(words: str, values: Mapping[str, str]) -> str:

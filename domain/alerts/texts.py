@@ -20,7 +20,7 @@ class Language(NamedTuple):
     """What all alerts in one language share."""
 
     facts: Mapping[str, str]
-    #: How advice is said, by action; ``$repay`` stands for what else is sold and repaid.
+    #: How advice is said, by action; ``$also_repay`` stands for further debts with their amounts.
     advice: Mapping[str, str]
     advice_head: str
     repeated: str
@@ -42,6 +42,7 @@ _EN: Final = Language(
     },
     advice={
         "repay": "Repay $amount $asset",
+        "repay_several": "Repay $amount $asset, and with it $also_repay",
         "top_up": "Add $amount $asset as collateral",
         "sell": "Sell $amount $asset and repay $repay_amount $repay_asset",
     },
@@ -106,6 +107,7 @@ _DE: Final = Language(
     },
     advice={
         "repay": "$amount $asset zurückzahlen",
+        "repay_several": "$amount $asset und dazu $also_repay zurückzahlen",
         "top_up": "$amount $asset als Sicherheit einbringen",
         "sell": "$amount $asset verkaufen und $repay_amount $repay_asset zurückzahlen",
     },

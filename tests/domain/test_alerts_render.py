@@ -16,6 +16,7 @@ from domain.alerts.model import AlertType, Preferences
 from domain.alerts.render import EXAMPLES, SMS_CHARACTERS, callback_body, fit, locale_of, render
 from domain.alerts.texts import LANGUAGES
 from domain.errors import Refusal
+from domain.margin.advice import Action
 from tests.domain.alerts import T0, alert
 
 LINK = "https://desk.example.com/a/" + "x" * 40
@@ -35,6 +36,18 @@ def test_every_alert_has_words_in_every_language(alert_type: AlertType, locale: 
     assert LINK in message.text
     assert f"href='{LINK}'" in message.html
     assert len(message.subject) <= 78
+
+
+@pytest.mark.parametrize("locale", sorted(LANGUAGES))
+@pytest.mark.parametrize("action", list(Action))
+def test_every_advice_has_words_in_every_language(action: Action, locale: str) -> None:
+    besides = [{"asset": "DAI", "amount": "20.5"}, {"asset": "USDT", "amount": "7"}]
+    advice = {"action": str(action), "asset": "USDC", "amount": "300", "also_repay": besides, "repay_asset": "DAI"}
+    told = alert(facts={"recommendations": [advice | {"repay_amount": "20.5"}]})
+    text = render(told, Preferences(locale=locale), link=None, code=None).text
+    assert "300 USDC" in text
+    assert "$" not in text
+    assert ("20.5 DAI, 7 USDT" in text) == (action is Action.REPAY_SEVERAL)
 
 
 def test_a_language_is_found_by_its_first_part() -> None:
