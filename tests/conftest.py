@@ -42,6 +42,7 @@ LONGEST = (
     "tests/e2e/test_stack_life.py",
     "tests/soak/test_soak.py",
     "tests/e2e/test_stack.py",
+    "tests/workflows/test_webhook_deaths.py",
     "tests/workflows/test_escrow_faults.py",
     "tests/tools/test_broker.py",
     "tests/workflows/test_replay.py",

@@ -198,8 +198,9 @@ def test_a_worker_says_which_setting_is_at_fault(tmp_path: Path, capsys: pytest.
 def test_no_vendors_library_loads_where_none_is_configured() -> None:
     """Neither in the API, nor in a worker with a file alone."""
     program = (
-        "import sys, api.main, worker; from pathlib import Path; from kit.pricing import manual_only;"
-        "worker.price_desk(manual_only(Path('nowhere'))); print([m for m in ('ccxt', 'web3') if m in sys.modules])"
+        "import sys, api.main, outside, worker; from pathlib import Path; from kit.pricing import manual_only;"
+        "outside.price_desk(manual_only(Path('nowhere')));"
+        "print([m for m in ('ccxt', 'web3', 'sendgrid', 'twilio') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
