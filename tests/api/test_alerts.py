@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from typing import Any
 from uuid import UUID
@@ -68,6 +70,25 @@ async def test_a_contact_is_used_once_its_code_came_back(service: Caller, alerti
     refused(await service.get(path), 404, "contact_unknown")
     assert ok(await service.get("alerts/contacts", user_id="alice"))["items"] == []
     assert ok(await service.post("alerts/contacts", body), 201)["contact_id"] != made["contact_id"]
+
+
+async def test_a_webhook_contact_has_a_secret_that_is_shown_once(service: Caller, alerting: Alerting) -> None:
+    body = {"user_id": "alice", "channel": "webhook", "address": "https://example.com/alerts"}
+    made = ok(await service.post("alerts/contacts", body), 201)
+    assert len(base64.b64decode(made["secret"].removeprefix("whsec_"))) == 32
+    assert "secret" not in ok(await service.get(f"alerts/contacts/{made['contact_id']}"))
+    [message] = await mailbox(service, 1, channel="webhook")
+    code = json.loads(message["text"])["data"]["facts"]["code"]
+    ok(await service.post(f"alerts/contacts/{made['contact_id']}/verify", {"code": code}))
+    await alerting.policy("liquidation_due", SLOW)
+    await alerting.happen("liquidation_due")
+    messages = await mailbox(service, 2, channel="webhook")
+    said = json.loads(messages[1]["text"])
+    assert (said["type"], said["data"]["alert_type"], said["data"]["severity"]) == (
+        "alert.raised",
+        "liquidation_due",
+        "critical",
+    )
 
 
 async def test_codes_can_be_guessed_five_times(service: Caller) -> None:
