@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 
@@ -27,15 +25,3 @@ def telephone_number(text: str) -> str | None:
     if not phonenumbers.is_possible_number(number):
         return None
     return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
-
-
-def web_address(text: str) -> str | None:
-    """An https URL without user and fragment; None when it is none. Where it leads is checked when it is called."""
-    try:
-        parts = urlsplit(text.strip())
-        port = parts.port
-    except ValueError:
-        return None
-    if parts.scheme != "https" or not parts.hostname or parts.username or parts.password or parts.fragment or port == 0:
-        return None
-    return parts.geturl()

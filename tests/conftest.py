@@ -7,11 +7,14 @@ deals the files out to several processes, which share nothing; without ``-n`` th
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
+import jsonschema
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
@@ -23,6 +26,7 @@ from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from db.ids import new_id
 from domain.webhooks.addresses import Reach
+from domain.webhooks.catalogue import CATALOGUE
 from kit.temporal import DEPLOYMENT_NAME, connect
 from tests.desk import TASK_QUEUE, Desk
 from tools.deployment import Build, make_current
@@ -61,10 +65,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 
 @pytest.fixture(scope="session")
-def database_url(postgres: EmbeddedPostgres) -> str:
-    """The migrated database."""
+def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The migrated database. At the end every type of event that any test left is as the catalogue says."""
     migrate.upgrade(postgres.url)
-    return postgres.url
+    yield postgres.url
+    with psycopg.connect(postgres.url) as connection:
+        told = connection.execute("SELECT DISTINCT ON (type) type, data FROM outbox ORDER BY type, outbox_id DESC")
+        for type_, data in told:
+            if not type_.startswith("test."):
+                assert type_ in CATALOGUE, f"{type_} is in no catalogue: domain/webhooks/kinds.py"
+                jsonschema.validate(data, json.loads(json.dumps(CATALOGUE[type_].schema)))
 
 
 @pytest.fixture(scope="session")

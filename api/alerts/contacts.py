@@ -33,7 +33,8 @@ from domain.alerts.model import POLICIES, Alert, AlertType, Channel, Contact, Se
 from domain.errors import Refusal
 from domain.identity import Scope
 from domain.ids import alert_workflow_id
-from kit.addresses import mail_address, telephone_number, web_address
+from domain.webhooks.urls import target_of
+from kit.addresses import mail_address, telephone_number
 from kit.clock import now
 
 CODE_VALID = timedelta(minutes=15)
@@ -44,7 +45,6 @@ Writer = Annotated[Call, Depends(poster(Scope.ALERTS_WRITE))]
 _READ: Mapping[Channel, Callable[[str], str | None]] = {
     Channel.EMAIL: mail_address,
     Channel.SMS: telephone_number,
-    Channel.WEBHOOK: web_address,
 }
 
 
@@ -117,9 +117,7 @@ class _Add(Configuration):
         """Everything happens here."""
         del attempt
         call, channel = self._call, self._body.channel
-        address = _READ[channel](self._body.address)
-        if address is None:
-            raise Refusal("contact_address_invalid", f"this is no address for {channel}", field="address")
+        address = self._address()
         contact = Contact(new_id(), self._user, channel, address)
         secret = os.urandom(KEY_BYTES) if channel is Channel.WEBHOOK else None
         code = _fresh_code()
@@ -139,6 +137,16 @@ class _Add(Configuration):
         shown = None if secret is None else f"whsec_{base64.b64encode(secret).decode()}"
         view = NewContactView(**contact_view(found).model_dump(), secret=shown)
         return Answer(201, view, {"Location": f"/api/v1/alerts/contacts/{contact.contact_id}"})
+
+    def _address(self) -> str:
+        """The address as it is kept. Where a URL may lead is the door's to say, as it is for endpoints of webhooks."""
+        channel, said = self._body.channel, self._body.address
+        if channel is Channel.WEBHOOK:
+            return target_of(said.strip(), self._call.services.reach, field="address").url
+        address = _READ[channel](said)
+        if address is None:
+            raise Refusal("contact_address_invalid", f"this is no address for {channel}", field="address")
+        return address
 
 
 class _Verify(Configuration):

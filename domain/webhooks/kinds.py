@@ -25,7 +25,6 @@ class EventKind:
 _TEXT: Final = {"type": "string"}
 _MAYBE: Final = {"type": ["string", "null"]}
 _COUNT: Final = {"type": "integer"}
-_MAYBE_COUNT: Final = {"type": ["integer", "null"]}
 _YES: Final = {"type": "boolean"}
 _ID: Final = {"type": "string", "format": "uuid"}
 _MAYBE_ID: Final = {"type": ["string", "null"], "format": "uuid"}
@@ -128,6 +127,27 @@ _PRICE: Final = _data(
     quality=_TEXT,
 )
 
+_ALERT: Final = _data(
+    {
+        "occurrences": _COUNT,
+        "margin_event_id": _MAYBE_ID,
+        "ended": _MAYBE,
+        "cause": _ID,
+        "by": _TEXT,
+        "via": _TEXT,
+        "delivery": _COUNT,
+        "channel": _TEXT,
+        "vendor": _TEXT,
+        "said": _TEXT,
+    },
+    notification_id=_ID,
+    user_id=_TEXT,
+    alert_type=_TEXT,
+    severity=_TEXT,
+    status=_TEXT,
+)
+_CONTACT: Final = _data(contact_id=_ID, user_id=_TEXT, channel=_TEXT)
+
 _PARTIES: Final = ("buyer", "seller")
 _ACCOUNTS: Final = ("account", "counterparty")
 
@@ -185,6 +205,29 @@ KINDS: Final[tuple[EventKind, ...]] = (
         ),
         ("user_id",),
     ),
+    EventKind("alert.raised", "Somebody is to be told of something", _ALERT, ("user_id",)),
+    EventKind("alert.grouped", "What an alert tells of happened again", _ALERT, ("user_id",)),
+    EventKind("alert.recovered", "What an alert told of is over", _ALERT, ("user_id",)),
+    EventKind("alert.superseded", "A worse alert took an alert's place", _ALERT, ("user_id",)),
+    EventKind("alert.passed", "What an acknowledged alert told of is over", _ALERT, ("user_id",)),
+    EventKind("alert.suppressed", "Its user does not want to hear of so little", _ALERT, ("user_id",)),
+    EventKind("alert.escalated", "Nobody took note: the next step of the policy began", _ALERT, ("user_id",)),
+    EventKind("alert.sent", "Every way that an alert took has it", _ALERT, ("user_id",)),
+    EventKind("alert.partially_sent", "Some ways have an alert, and others failed", _ALERT, ("user_id",)),
+    EventKind("alert.delivered", "An alert arrived", _ALERT, ("user_id",)),
+    EventKind("alert.partially_delivered", "An alert arrived on some ways; others failed", _ALERT, ("user_id",)),
+    EventKind("alert.unknown", "Whether an alert was sent is being found out", _ALERT, ("user_id",)),
+    EventKind("alert.pending", "An alert is to be sent again", _ALERT, ("user_id",)),
+    EventKind("alert.failed", "No way to the user worked", _ALERT, ("user_id",)),
+    EventKind("alert.acknowledged", "Somebody took note: nothing more is sent", _ALERT, ("user_id",)),
+    EventKind("alert.receipt", "A vendor said what became of a message", _ALERT, ("user_id",)),
+    EventKind("contact.added", "A user has a new contact, which is to be verified", _CONTACT, ("user_id",)),
+    EventKind("contact.code_sent", "A contact was sent another code", _CONTACT, ("user_id",)),
+    EventKind("contact.verified", "A contact's code came back: it is used from now on", _CONTACT, ("user_id",)),
+    EventKind("contact.removed", "A contact is used no more", _CONTACT, ("user_id",)),
+    EventKind("preferences.set", "What a user wants to hear of, and when", _data(user_id=_TEXT), ("user_id",)),
+    EventKind("policy.set", "How alerts of a type climb", _data(alert_type=_TEXT)),
+    EventKind("policy.reset", "Alerts of a type climb as the house has it", _data(alert_type=_TEXT)),
     EventKind("freeze.placed", "An operator stopped an account, an asset or everything", _FREEZE, ("ref",)),
     EventKind("freeze.lifted", "What was stopped may move again", _FREEZE, ("ref",)),
     EventKind(
@@ -211,12 +254,11 @@ KINDS: Final[tuple[EventKind, ...]] = (
         "webhook.disabled",
         "Nothing is sent to an endpoint any more",
         _data(
+            {"failing_since": {"type": ["string", "null"], "format": "date-time"}},
             subscription_id=_ID,
             url=_TEXT,
             reason={"enum": ["gone", "failing", "asked"]},
             owner=_MAYBE,
-            failing_since={"type": ["string", "null"], "format": "date-time"},
-            waiting=_MAYBE_COUNT,
         ),
         ("owner",),
     ),

@@ -117,14 +117,28 @@ async def test_codes_can_be_guessed_five_times(service: Caller) -> None:
         ("sms", "015112345678"),
         ("sms", "+49"),
         ("sms", "+49abc"),
-        ("webhook", "http://example.com/hook"),
-        ("webhook", "https://user:pass@example.com"),
-        ("webhook", "ftp://example.com"),
     ],
 )
 async def test_addresses_that_are_none(service: Caller, channel: str, address: str) -> None:
     body = {"user_id": "alice", "channel": channel, "address": address}
     refused(await service.post("alerts/contacts", body), 422, "contact_address_invalid", "address")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://example.com/hook",
+        "https://user:pass@example.com",
+        "ftp://example.com",
+        "https://localhost/hook",
+        "https://10.0.0.1/hook",
+        "https://169.254.169.254/latest",
+        "https://2130706433/hook",
+    ],
+)
+async def test_a_callback_never_leads_inside(service: Caller, address: str) -> None:
+    body = {"user_id": "alice", "channel": "webhook", "address": address}
+    refused(await service.post("alerts/contacts", body), 422, "webhook_url_refused", "address")
 
 
 async def test_an_alert_with_every_attempt_is_acknowledged_once(service: Caller, alerting: Alerting) -> None:
