@@ -23,6 +23,14 @@ def node(package: str) -> str:
     return program
 
 
+def anvil() -> Path:
+    """The program of a chain of one's own: the binary itself, so that ending it ends it. Skips and fails as ``node``."""
+    found = sorted((FOLDER / "node_modules" / "@foundry-rs").glob("anvil-*/bin/anvil"))
+    if not found:
+        _without("@foundry-rs/anvil is not installed (npm ci --prefix tests/npm)")
+    return found[0]
+
+
 def _without(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what}: .ci/run installs it")
