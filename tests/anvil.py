@@ -44,6 +44,7 @@ class Chain:
     def __init__(self, url: str) -> None:
         self.url = url
         self.w3 = Web3(HTTPProvider(url, request_kwargs={"timeout": 30}))
+        self.chain_id = self.w3.eth.chain_id
         self.accounts: list[str] = [str(account) for account in self.w3.eth.accounts]
 
     def rpc(self, method: str, *params: Any) -> Any:
