@@ -61,7 +61,7 @@ class Chain:
 
     def transact(self, transaction: dict[str, Any]) -> Any:
         """The receipt of a transaction as the node writes it, numbers as hexadecimal."""
-        return self.rpc("eth_sendTransactionSync", transaction)
+        return self.rpc("eth_sendTransactionSync", {"gasPrice": "0x0", **transaction})
 
     def send(self, call: ContractFunction, by: str, value: int = 0, gas: int = GAS) -> Mined:
         """Mine a transaction, also one that is reverted, and say what became of it."""
@@ -81,7 +81,7 @@ class Chain:
     @property
     def now(self) -> int:
         """The time of the last block, in seconds since 1970."""
-        return int(self.w3.eth.get_block("latest")["timestamp"])
+        return int(self.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
 
     def next_at(self, seconds: int) -> None:
         """The time of the block that the next transaction makes."""

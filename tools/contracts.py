@@ -28,8 +28,8 @@ Abi = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A compiled contract. ``bytecode`` is what is sent to deploy it, ``runtime`` what stands at its address afterwards,
-    both as hexadecimal with 0x."""
+    """A compiled contract. ``bytecode`` is what is sent to deploy it, ``runtime`` what stands at its address then, both
+    as hexadecimal with 0x."""
 
     name: str
     compiler: str

@@ -24,7 +24,8 @@ def node(package: str) -> str:
 
 
 def anvil() -> Path:
-    """The program of a chain of one's own: the binary itself, so that ending it ends it. Skips and fails as ``node``."""
+    """The program of a chain of one's own: the binary itself, so that ending it ends it. Skips and fails as ``node``
+    does."""
     found = sorted((FOLDER / "node_modules" / "@foundry-rs").glob("anvil-*/bin/anvil"))
     if not found:
         _without("@foundry-rs/anvil is not installed (npm ci --prefix tests/npm)")
