@@ -26,7 +26,9 @@ def node(package: str) -> str:
 def anvil() -> Path:
     """The program of a chain of one's own: the binary itself, so that ending it ends it. Skips and fails as ``node``
     does."""
-    found = sorted((FOLDER / "node_modules" / "@foundry-rs").glob("anvil-*/bin/anvil"))
+    packages = FOLDER / "node_modules" / "@foundry-rs"
+    # With a Node below 20 npm passes over the platform's own package, and anvil fetches the binary into its own.
+    found = [*packages.glob("anvil-*/bin/anvil"), *packages.glob("anvil/anvil")]
     if not found:
         _without("@foundry-rs/anvil is not installed (npm ci --prefix tests/npm)")
     return found[0]
