@@ -27,7 +27,7 @@ from tests.contracts.desk import ARBITER, BUYER, COIN, NOBODY, SELLER, Ask, Desk
 from tests.contracts.oracle import Oracle
 
 EXAMPLES = int(os.environ.get("HOLDFAST_MODEL_EXAMPLES", "0"))
-SHORT = 40
+SHORT = 30
 STEPS = 25
 SILENT = 1
 
