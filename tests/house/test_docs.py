@@ -24,7 +24,7 @@ from tools.docs.errors import codes
 from tools.docs.schema import ABOUT
 from workflows.registry import WORKFLOWS
 
-GENERATED = ("docs/errors.md", "docs/openapi.json", "docs/schema.md")
+GENERATED = ("contracts/escrow.json", "docs/errors.md", "docs/openapi.json", "docs/schema.md")
 EXAMPLES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/schema.md").read_text(), re.DOTALL)
 
 

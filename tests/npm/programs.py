@@ -23,6 +23,17 @@ def node(package: str) -> str:
     return program
 
 
+def anvil() -> Path:
+    """The program of a chain of one's own: the binary itself, so that ending it ends it. Skips and fails as ``node``
+    does."""
+    packages = FOLDER / "node_modules" / "@foundry-rs"
+    # With a Node below 20 npm passes over the platform's own package, and anvil fetches the binary into its own.
+    found = [*packages.glob("anvil-*/bin/anvil"), *packages.glob("anvil/anvil")]
+    if not found:
+        _without("@foundry-rs/anvil is not installed (npm ci --prefix tests/npm)")
+    return found[0]
+
+
 def _without(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what}: .ci/run installs it")

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping
 
 from kit.build import ROOT
+from tools.contracts import INTERFACE, interface_page
 from tools.docs import catalog
 from tools.docs.errors import errors_page
 from tools.docs.schema import schema_page
+from tools.local.home import Home
 
 
 def pages(database_url: str) -> Mapping[str, str]:
@@ -20,6 +22,7 @@ def pages(database_url: str) -> Mapping[str, str]:
         "docs/schema.md": schema_page(catalog.read(database_url)),
         "docs/errors.md": errors_page(),
         "docs/openapi.json": json.dumps(description(), indent=1, ensure_ascii=False) + "\n",
+        INTERFACE: interface_page(Home.from_environment().contracts),
     }
 
 

@@ -80,6 +80,11 @@ class Home:
         return self.root / "checkpoints"
 
     @property
+    def contracts(self) -> Path:
+        """Compiled contracts, each under the hash of what it was made from."""
+        return self.root / "contracts"
+
+    @property
     def postgres_data(self) -> Path:
         """PostgreSQL's data folder."""
         return self.root / "postgres"
