@@ -55,7 +55,7 @@ async def test_no_fault_and_no_undocumented_answer(
     async with served(settings) as (server, url):
         service = await Caller(server.config.loaded_app, tenant, tenants_engine, None).key_for()
         # It would revoke the key that it uses.
-        await schemathesis(url, service.key or "", tmp_path, "--max-examples=8", "--exclude-operation-id=revoke_key")
+        await schemathesis(url, service.key or "", tmp_path, "--max-examples=4", "--exclude-operation-id=revoke_key")
         await schemathesis(
             url, service.key or "", tmp_path, "--include-operation-id=revoke_key", "--phases=examples,coverage,fuzzing"
         )

@@ -84,7 +84,8 @@ async def test_taking_twice_takes_once(tenants_engine: AsyncEngine, tenant: UUID
     answers = await asyncio.gather(*(take(tenants_engine, tenant, commands[:: (-1) ** n]) for n in range(8)))
     fresh = [one.command_id for answer in answers for one in commands if answer[one.command_id].fresh]
     assert sorted(fresh) == sorted(one.command_id for one in commands)
-    [events] = await run(tenants_engine, tenant, "SELECT count(*) AS n FROM outbox")
+    # A worker of other tests may have carried them out by now.
+    [events] = await run(tenants_engine, tenant, "SELECT count(*) AS n FROM outbox WHERE type = 'commands.received'")
     assert events.n == 1
 
 

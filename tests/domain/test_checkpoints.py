@@ -56,7 +56,7 @@ def test_a_witness_may_sign_beside_us() -> None:
         lambda note: note.replace("holdfast/ledger", "holdfast/other"),
         lambda note: note.replace("\n\n", "\nmore\n\n"),
         lambda note: note[:-1],
-        lambda note: note[:-3] + "A=\n",
+        lambda note: note[:-6] + ("B" if note[-6] == "A" else "A") + note[-5:],
         lambda note: note.replace("— ", "- "),
         lambda note: note.partition("\n\n")[0],
         lambda note: "",

@@ -42,6 +42,7 @@ from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import STEP_LIMIT
 
 
+@pytest.mark.timeout(240)
 async def test_a_database_that_is_away_is_waited_for(
     desk: Desk, temporal: Client, tenants_engine: AsyncEngine, engine: AsyncEngine, database_url: str
 ) -> None:
