@@ -46,6 +46,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a look that proves nothing: short, one round, not kept")
     parser.add_argument("--rounds", type=int, metavar="N", help="of every section; without it 2, of lifecycles 3")
     parser.add_argument("--no-growth", action="store_true", help="leave out ten times the data")
+    parser.add_argument(
+        "--arrivals", type=int, default=100, metavar="PERCENT", help="of the API's; kept beside those at 100"
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write the results there, not to docs/")
     return parser.parse_args()
 
@@ -63,6 +66,7 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
     told = ", ".join(f"{name} {count}" for name, count in rounds.items())
     report = Report(machine(CORES) | {"commit": _commit(), "rounds": told, "date": _today()})
     async with running(quick=options.quick) as bench:
+        bench.arrivals_percent = options.arrivals
         say("the stack is up")
         gc.collect()
         gc.freeze()

@@ -42,8 +42,9 @@ class _Phase:
 
 async def measure(bench: Bench, rounds: int) -> list[Row]:
     """Every situation in turn, ``rounds`` times."""
-    reads, commands = _Reads(bench), Commands(Api(bench), COMMAND)
-    bare = Commands(Bare(bench), BARE)
+    percent_of = bench.arrivals_percent
+    reads, commands = _Reads(bench), Commands(Api(bench), COMMAND, percent_of)
+    bare = Commands(Bare(bench), BARE, percent_of)
     phases = [
         _Phase("floor", [_floor(bench)]),
         _Phase("alone", [reads.plan]),
@@ -60,15 +61,18 @@ async def measure(bench: Bench, rounds: int) -> list[Row]:
                 measured = await open_loop(bench.meter, planned, warm_up_seconds=WARM_UP_SECONDS, seconds=seconds)
                 for kind, latencies in measured.items():
                     found.setdefault((phase.situation, kind), []).append(latencies)
-    return _rows(found)
+    return _rows(found, percent_of)
 
 
-def _rows(found: dict[tuple[str, str], list[Latencies]]) -> list[Row]:
+def _rows(found: dict[tuple[str, str], list[Latencies]], percent_of: int) -> list[Row]:
+    """The rows. With fewer arrivals they are a section of their own, and no aim is judged by them."""
+    section = SECTION if percent_of == 100 else f"{SECTION}, {percent_of} % of them"
+    reads, commands = READS_PER_SECOND * percent_of // 100, COMMANDS_PER_SECOND * percent_of // 100
     names = {
-        ("floor", FLOOR): f"{FLOOR} at {READS_PER_SECOND}/s: no key, no database",
-        ("alone", READ): f"reads at {READS_PER_SECOND}/s alone",
-        ("floor", BARE): f"bare workflow at {COMMANDS_PER_SECOND}/s: no HTTP, no database",
-        ("alone", COMMAND): f"commands at {COMMANDS_PER_SECOND}/s alone",
+        ("floor", FLOOR): f"{FLOOR} at {reads}/s: no key, no database",
+        ("alone", READ): f"reads at {reads}/s alone",
+        ("floor", BARE): f"bare workflow at {commands}/s: no HTTP, no database",
+        ("alone", COMMAND): f"commands at {commands}/s alone",
         ("together", READ): "reads, both together",
         ("together", COMMAND): "commands, both together",
     }
@@ -81,10 +85,10 @@ def _rows(found: dict[tuple[str, str], list[Latencies]]) -> list[Row]:
             values = [one.percentile(percent) for one in measured]
             value = median(values)
             base = median(one.percentile(percent) for one in found["floor", base_kind])
-            aim = AIMS.get(key) if percent == 95 else None
+            aim = AIMS.get(key) if percent == 95 and percent_of == 100 else None
             rows.append(
                 Row(
-                    SECTION,
+                    section,
                     f"{name}, p{percent}",
                     "ms",
                     value,
@@ -112,7 +116,8 @@ def _cpu(measured: Sequence[Latencies]) -> dict[str, float]:
 def _floor(bench: Bench) -> Plan:
     def plan(seconds: float, seed: int) -> list[Arrival]:
         return [
-            Arrival(at, lambda: bench.http.get("/healthz"), FLOOR) for at in arrivals(READS_PER_SECOND, seconds, seed)
+            Arrival(at, lambda: bench.http.get("/healthz"), FLOOR)
+            for at in arrivals(READS_PER_SECOND * bench.arrivals_percent // 100, seconds, seed)
         ]
 
     return plan
@@ -127,7 +132,8 @@ class _Reads:
     def plan(self, seconds: float, seed: int) -> list[Arrival]:
         """The arrivals of a phase."""
         chance = random.Random(seed)
-        return [self._arrival(at, chance) for at in arrivals(READS_PER_SECOND, seconds, seed)]
+        rate = READS_PER_SECOND * self._bench.arrivals_percent // 100
+        return [self._arrival(at, chance) for at in arrivals(rate, seconds, seed)]
 
     def _arrival(self, at: float, chance: random.Random) -> Arrival:
         escrow_id = chance.choice(self._bench.loaded)
@@ -155,16 +161,17 @@ class ForerunnerFailed(Exception):
 class Commands:
     """Creations, fundings, approvals and releases in equal parts, each escrow's own about a second apart."""
 
-    def __init__(self, desk: Desk, kind: str) -> None:
+    def __init__(self, desk: Desk, kind: str, percent_of: int = 100) -> None:
         self._desk = desk
         self._kind = kind
+        self._per_second = COMMANDS_PER_SECOND * percent_of // 100
 
     def plan(self, seconds: float, seed: int) -> list[Arrival]:
         """The arrivals of a phase. A command whose forerunner is late waits for it, and that counts."""
         done: dict[tuple[int, int], asyncio.Future[UUID]] = {}
         return [
             Arrival(at, self._work(index, done), self._kind)
-            for index, at in enumerate(arrivals(COMMANDS_PER_SECOND, seconds, seed))
+            for index, at in enumerate(arrivals(self._per_second, seconds, seed))
             if index // len(KINDS) >= (index % len(KINDS)) * GROUP_LAG
         ]
 

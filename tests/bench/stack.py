@@ -46,6 +46,8 @@ class Bench:
     engine: AsyncEngine
     meter: Meter
     quick: bool
+    #: Of the arrivals that the API is to bear, how many come: less for a machine that bears less.
+    arrivals_percent: int = 100
     loaded: list[UUID] = field(default_factory=list)
     scale: Scale = field(default_factory=lambda: Scale(0))
     warnings: list[str] = field(default_factory=list)
