@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 READY := .venv/.ready
-WORKERS ?= 2
+WORKERS ?= 3
 
 # Where Python may not keep bytecode, every process compiles everything anew, and a worker its workflows for each run.
 export PYTHONDONTWRITEBYTECODE :=
@@ -24,7 +24,7 @@ status: $(READY) ## show what is running
 demo: $(READY) ## play a whole escrow against the running stack
 	@$(PY) -m tools demo
 
-test: check ## run every check and every test (WORKERS=2 processes; ARGS=path::test runs that, in one)
+test: check ## run every check and every test (WORKERS=3 processes; ARGS=path::test runs that, in one)
 	$(PY) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
 
 soak: $(READY) ## kill every process at random under load, and judge the outcome (SEED= KILLS=60 MINUTES=10)

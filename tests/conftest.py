@@ -7,13 +7,11 @@ deals the files out to several processes, which share nothing; without ``-n`` th
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
-import jsonschema
 import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -66,15 +64,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 @pytest.fixture(scope="session")
 def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The migrated database. At the end every type of event that any test left is as the catalogue says."""
+    """The migrated database. At the end every type of event that any test left is in the catalogue."""
     migrate.upgrade(postgres.url)
     yield postgres.url
     with psycopg.connect(postgres.url) as connection:
-        told = connection.execute("SELECT DISTINCT ON (type) type, data FROM outbox ORDER BY type, outbox_id DESC")
-        for type_, data in told:
-            if not type_.startswith("test."):
-                assert type_ in CATALOGUE, f"{type_} is in no catalogue: domain/webhooks/kinds.py"
-                jsonschema.validate(data, json.loads(json.dumps(CATALOGUE[type_].schema)))
+        told = {row[0] for row in connection.execute("SELECT DISTINCT type FROM outbox")}
+    strange = {type_ for type_ in told - CATALOGUE.keys() if not type_.startswith("test.")}
+    assert not strange, f"in no catalogue (domain/webhooks/kinds.py): {strange}"
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,8 @@ class Counterparties:
         """The id that the step answered, its own or that of its first attempt."""
         named = step_id or f"transfer:{postings[0].transaction_id}"
         facts = {"transaction_id": str(postings[0].transaction_id)}
-        audit = AuditRecord("account:test", "ledger.moved", AT, Origin(), facts)
-        told = OutboxEvent(new_id(), SETTLEMENT_TOPIC, "ledger.moved", "account:test", AT, facts)
+        audit = AuditRecord("account:test", "test.moved", AT, Origin(), facts)
+        told = OutboxEvent(new_id(), SETTLEMENT_TOPIC, "test.moved", "account:test", AT, facts)
         answer = await self.group.post(self.tenant, Entry(postings, Left(named, facts, audit, [told])))
         return str(answer["transaction_id"])
 
