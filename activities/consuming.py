@@ -111,7 +111,6 @@ class Consumer:
         self._page_events = page_events
         self._leadership = Leadership(dsn, f"holdfast consumer {name}")
         self._wake = asyncio.Event()
-        self._enlisted = False
         self._pause_seconds = 0.0
         self._attempts: Attempts[int] = Attempts()
 
@@ -150,6 +149,7 @@ class Consumer:
         """Deliver one page; True when the feed had more. Raises ``Unavailable`` when it could not be delivered."""
         page = await self._page()
         if not page.events:
+            self._pause_seconds = 0.0
             return page.more
         seen = page.seen
         done = await self._handler.deliver(page.events, page.upto)

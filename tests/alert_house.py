@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from activities.alerts.sending import Senders
-from activities.vendors.mailbox import LocalCallback
+from activities.ports import Outward
+from activities.vendors.callback import CallbackClient
+from activities.vendors.outward import OutwardClient
 from activities.vendors.sendgrid import SendGridMail
 from activities.vendors.twilio import TwilioSms
 from api.main import create_app
@@ -28,6 +30,7 @@ from kit.settings import ApiSettings
 from tests.alerting import Alerting
 from tests.api.caller import Caller
 from tests.databases import migrated_database
+from tests.outward import HERE
 from tests.vendors.mailer import API_KEY, SendGrid
 from tests.vendors.server import vendor
 from tests.vendors.texter import ACCOUNT, NUMBER, TOKEN, Twilio
@@ -60,13 +63,13 @@ class AlertHouse:
         return f"{self.api}{TWILIO_RECEIPTS}/replies"
 
 
-def senders(sendgrid_url: str, twilio_url: str, engine: AsyncEngine, report_to: str | None) -> Senders:
-    """Both vendors' real SDKs, on the doubles."""
+def senders(sendgrid_url: str, twilio_url: str, outward: Outward, report_to: str | None) -> Senders:
+    """Both vendors' real SDKs, on the doubles, and callbacks through the one door outwards."""
     mail = SendGridMail(SendGridAccount(API_KEY, "Desk <desk@example.com>", url=sendgrid_url, timeout_seconds=3.0))
     account = TwilioAccount(
         ACCOUNT, ACCOUNT, TOKEN, NUMBER, report_to=report_to, url=twilio_url, timeout_seconds=3.0, settle_seconds=0.0
     )
-    return Senders(mail, TwilioSms(account), LocalCallback(engine))
+    return Senders(mail, TwilioSms(account), CallbackClient(outward))
 
 
 @asynccontextmanager
@@ -93,12 +96,15 @@ async def alert_house(
             mail_sendgrid_receipt_key=sendgrid.public_key,
             sms_twilio_auth_token=SecretStr(TOKEN),
             public_url=api,
+            outward_allow="127.0.0.0/8",
         )
         app = create_app(settings)
         await stack.enter_async_context(_serving(app, listener))
         tenant = await _tenant(tenants)
         if working:
-            made = senders(sendgrid.url, twilio.url, engine, api + TWILIO_RECEIPTS)
+            outward = OutwardClient(allow=HERE)
+            stack.push_async_callback(outward.close)
+            made = senders(sendgrid.url, twilio.url, outward, api + TWILIO_RECEIPTS)
             stack.push_async_callback(made.close)
             worker = create_worker(
                 temporal, name, "only", tenants=tenants, engine=engine, deployment=name, senders=made, base_url=api

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from activities.alerts.sending import Senders
 from activities.ports import Handed, Sms
+from activities.vendors.outward import OutwardClient
 from db.engine import Role, create_engine
 from kit.temporal import connect
 from tests.alert_house import senders
@@ -55,7 +56,7 @@ async def main(address: str, queue: str, url: str, twilio_url: str, folder: str)
     """Work until killed; the deployment is called as the queue."""
     tenants, engine = create_engine(url, Role.APP, pool_size=8), create_engine(url, Role.ENGINE, pool_size=4)
     client = await connect(address)
-    real = senders("http://127.0.0.1:9", twilio_url, engine, None)
+    real = senders("http://127.0.0.1:9", twilio_url, OutwardClient(), None)
     held = Senders(real.mail, HeldUp(real, Path(folder)), real.callback)
     worker = create_worker(client, queue, "only", tenants=tenants, engine=engine, deployment=queue, senders=held)
     async with worker:

@@ -33,6 +33,7 @@ CONSUMER: Final = "alerts"
 _TYPES: Final[Mapping[str, AlertType]] = {
     **{each.value: each for each in (*WORSE, AlertType.RECOVERED)},
     "webhook.disabled": AlertType.WEBHOOK_DISABLED,
+    "margin.audit_disagreed": AlertType.AUDIT_DISAGREED,
 }
 #: What a text can use of an event of margin; its other fields are in the event itself.
 _MARGIN_FACTS: Final = (
@@ -70,6 +71,10 @@ def news_of(event: TenantEvent) -> News | None:
             "reason": str(data.get("reason") or "failing"),
             "subscription_id": data.get("subscription_id"),
         }
+    elif alert_type is AlertType.AUDIT_DISAGREED:
+        # It is ours to mend; its user would not know what to do with it.
+        user, severity = OPERATORS, Severity.HIGH
+        facts = {"account": data["user_id"], "told_level": data["told_level"], "strict_level": data["strict_level"]}
     else:
         user, severity = data["user_id"], Severity(data["severity"])
         facts = {name: data[name] for name in _MARGIN_FACTS if data.get(name) is not None}

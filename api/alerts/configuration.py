@@ -8,6 +8,7 @@ from fastapi import Depends, Path, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
+from api.alerts.changes import leave_change
 from api.alerts.models import (
     GapView,
     MailboxView,
@@ -33,10 +34,6 @@ from api.ledger.routes import own_account
 from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
 from api.problems import documented
 from db.alerts import mailbox, people
-from db.audit import AuditRecord, Origin
-from db.ids import new_id
-from db.outbox import ALERTS_TOPIC, OutboxEvent
-from db.step import Left, leave
 from domain.alerts import hours
 from domain.alerts.model import POLICIES, Alert, AlertType, Channel, Policy, Preferences, Severity, Step
 from domain.alerts.render import EXAMPLES, check_locale, render
@@ -75,7 +72,8 @@ async def set_preferences(user_id: UserPath, body: PreferencesInput, call: Write
     view = _preferences_view(user, wishes)
     async with call.transaction() as connection:
         await people.set_preferences(connection, call.principal.tenant_id, user, wishes)
-        await _leave(call, connection, f"alerts:preferences:{user}", "preferences.set", view.model_dump(mode="json"))
+        facts = view.model_dump(mode="json")
+        await leave_change(call, connection, f"alerts:preferences:{user}", "preferences.set", facts)
     return view
 
 
@@ -111,7 +109,7 @@ async def set_policy(alert_type: PolicyType, body: PolicyInput, call: Writer) ->
     view = _policy_view(alert_type, policy)
     async with call.transaction() as connection:
         await people.set_policy(connection, call.principal.tenant_id, alert_type, policy)
-        await _leave(call, connection, f"alerts:policy:{alert_type}", "policy.set", view.model_dump(mode="json"))
+        await leave_change(call, connection, f"alerts:policy:{alert_type}", "policy.set", view.model_dump(mode="json"))
     return view
 
 
@@ -121,7 +119,7 @@ async def reset_policy(alert_type: PolicyType, call: Writer) -> Response:
     call.require_service_key()
     async with call.transaction() as connection:
         await people.set_policy(connection, call.principal.tenant_id, alert_type, None)
-        await _leave(call, connection, f"alerts:policy:{alert_type}", "policy.reset", {"alert_type": alert_type})
+        await leave_change(call, connection, f"alerts:policy:{alert_type}", "policy.reset", {"alert_type": alert_type})
     return Response(status_code=204)
 
 
@@ -212,14 +210,6 @@ class _Preview(Configuration):
         )
         link, code = (_PREVIEW_LINK, "7F3K") if policy.must_acknowledge else (None, None)
         return Answer(200, preview_view(render(shown, Preferences(self._body.locale), link=link, code=code)))
-
-
-async def _leave(call: Call, connection: AsyncConnection, subject: str, action: str, facts: dict[str, object]) -> None:
-    at = now()
-    origin = Origin(call.principal.user_id, call.principal.key_id, call.request_id)
-    event = OutboxEvent(new_id(), ALERTS_TOPIC, action, subject, at, facts)
-    record = AuditRecord(subject, action, at, origin, facts)
-    await leave(connection, call.principal.tenant_id, [Left(f"{subject}:{event.event_id}", {}, record, [event])])
 
 
 def _preferences_view(user: str, wishes: Preferences) -> PreferencesView:

@@ -16,6 +16,7 @@ from fastapi import Depends, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
+from api.alerts.changes import leave_change
 from api.alerts.models import CodeInput, ContactInput, ContactView, NewContactView, contact_view
 from api.deps import Call, caller, poster, router
 from api.fields import Line
@@ -24,10 +25,8 @@ from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
 from api.problems import documented
 from db.alerts import notifications, people
 from db.alerts.people import StoredContact
-from db.audit import AuditRecord, Origin
 from db.ids import new_id
 from db.outbox import ALERTS_TOPIC, OutboxEvent
-from db.step import Left, leave
 from domain.alerts.links import KEY_BYTES
 from domain.alerts.model import POLICIES, Alert, AlertType, Channel, Contact, Severity
 from domain.errors import Refusal
@@ -248,12 +247,8 @@ async def _leave(
     call: Call, connection: AsyncConnection, contact: Contact, action: str, events: list[OutboxEvent]
 ) -> None:
     """Audit and events of a change of a contact; neither names the address."""
-    subject, at = f"contact:{contact.contact_id}", now()
     facts = {"contact_id": str(contact.contact_id), "user_id": contact.user_id, "channel": contact.channel}
-    origin = Origin(call.principal.user_id, call.principal.key_id, call.request_id)
-    told = OutboxEvent(new_id(), ALERTS_TOPIC, action, subject, at, facts)
-    left = Left(f"{subject}:{told.event_id}", {}, AuditRecord(subject, action, at, origin, facts), [told, *events])
-    await leave(connection, call.principal.tenant_id, [left])
+    await leave_change(call, connection, f"contact:{contact.contact_id}", action, facts, beside=events)
 
 
 async def _visible(call: Call, connection: AsyncConnection, contact_id: UUID, *, lock: bool = False) -> StoredContact:

@@ -25,6 +25,7 @@ PolicyType = Literal[
     AlertType.DUE,
     AlertType.RECOVERED,
     AlertType.WEBHOOK_DISABLED,
+    AlertType.AUDIT_DISAGREED,
 ]
 Seconds = Annotated[int, Field(ge=0, le=604_800), WHOLE]
 ClockTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$"), Field(examples=["22:00"])]

@@ -19,6 +19,7 @@ class AlertType(StrEnum):
     DUE = "liquidation_due"
     RECOVERED = "margin_recovered"
     WEBHOOK_DISABLED = "webhook_disabled"
+    AUDIT_DISAGREED = "audit_disagreed"
     CONTACT_CODE = "contact_code"
 
 
@@ -169,6 +170,9 @@ POLICIES: Final[Mapping[AlertType, Policy]] = {
     AlertType.DUE: _URGENT,
     AlertType.RECOVERED: Policy(window_seconds=0),
     AlertType.WEBHOOK_DISABLED: Policy(window_seconds=600),
+    AlertType.AUDIT_DISAGREED: Policy(
+        must_acknowledge=True, steps=(Step(), Step(300, (USER,), _ALL)), repeat=3, window_seconds=3_600
+    ),
     AlertType.CONTACT_CODE: Policy(window_seconds=0),
 }
 

@@ -219,5 +219,6 @@ EXAMPLES: Final[Mapping[AlertType, Mapping[str, Any]]] = {
     },
     AlertType.RECOVERED: {"health_score": "1.612000", "threshold_breached": "1.5000"},
     AlertType.WEBHOOK_DISABLED: {"endpoint": "https://example.com/hooks", "reason": "failed for five days"},
+    AlertType.AUDIT_DISAGREED: {"account": "alice", "told_level": "HEALTHY", "strict_level": "MARGIN_CALL"},
     AlertType.CONTACT_CODE: {"code": "123456"},
 }

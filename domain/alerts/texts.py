@@ -38,6 +38,9 @@ _EN: Final = Language(
         "collateral_usd": "Collateral (USD)",
         "borrow_usd": "Debt (USD)",
         "endpoint": "Endpoint",
+        "account": "Account",
+        "told_level": "Told",
+        "strict_level": "Computed",
         "reason": "Reason",
     },
     advice={
@@ -88,6 +91,12 @@ _EN: Final = Language(
             " replay what it missed.",
             "A webhook endpoint was disabled after repeated failures.",
         ),
+        AlertType.AUDIT_DISAGREED: Words(
+            "AUDIT: a margin account was told wrong",
+            "The auditor recomputed a margin account and disagrees with what its user was last told. Look at the book"
+            " before you trust its alerts.",
+            "AUDIT: a margin account was told wrong. Look at the book.",
+        ),
         AlertType.CONTACT_CODE: Words(
             "Your code: $code",
             "Your code is $code. It is valid for 15 minutes. If you did not ask for it, you can ignore this message.",
@@ -103,6 +112,9 @@ _DE: Final = Language(
         "collateral_usd": "Sicherheiten (USD)",
         "borrow_usd": "Schulden (USD)",
         "endpoint": "Endpunkt",
+        "account": "Konto",
+        "told_level": "Gesagt",
+        "strict_level": "Berechnet",
         "reason": "Grund",
     },
     advice={
@@ -153,6 +165,12 @@ _DE: Final = Language(
             "Ein Webhook-Endpunkt ist so lange fehlgeschlagen, dass nichts mehr an ihn gesendet wird. Reparieren Sie"
             " ihn, schalten Sie ihn wieder ein und lassen Sie Verpasstes nachsenden.",
             "Ein Webhook-Endpunkt wurde nach wiederholten Fehlern abgeschaltet.",
+        ),
+        AlertType.AUDIT_DISAGREED: Words(
+            "PRÜFUNG: Ein Margin-Konto erhielt eine falsche Auskunft",
+            "Die Prüfung hat ein Margin-Konto neu berechnet und widerspricht dem, was seinem Inhaber zuletzt gesagt"
+            " wurde. Sehen Sie nach dem Buch, bevor Sie seinen Meldungen trauen.",
+            "PRÜFUNG: Ein Margin-Konto erhielt eine falsche Auskunft. Bitte nachsehen.",
         ),
         AlertType.CONTACT_CODE: Words(
             "Ihr Code: $code",

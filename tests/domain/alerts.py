@@ -30,6 +30,7 @@ SEVERITY = {
     AlertType.DUE: Severity.CRITICAL,
     AlertType.RECOVERED: Severity.LOW,
     AlertType.WEBHOOK_DISABLED: Severity.MEDIUM,
+    AlertType.AUDIT_DISAGREED: Severity.HIGH,
     AlertType.CONTACT_CODE: Severity.LOW,
 }
 #: Contacts have the number of their channel as id.

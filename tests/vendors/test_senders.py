@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from activities.vendors.callback import CallbackClient
+from activities.vendors.outward import OutwardClient
 from activities.vendors.senders import mail_sender, sms_sender
 from kit.settings import ApiSettings, WorkerSettings, load
+from outside import create_senders
 from tests.vendors.mailer import API_KEY
 from tests.vendors.texter import ACCOUNT, NUMBER, TOKEN
 
@@ -126,3 +130,15 @@ def test_no_sdk_loads_where_no_account_is_configured() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+async def test_callbacks_leave_through_the_door_and_the_rest_stays_where_no_account_is(
+    environment: pytest.MonkeyPatch, engine: AsyncEngine
+) -> None:
+    made = create_senders(settings(environment, {}), engine, OutwardClient())
+    assert isinstance(made.callback, CallbackClient)
+    assert (made.mail.name, made.sms.name) == ("mailbox", "mailbox")
+    with_accounts = create_senders(settings(environment, {**MAIL, **SMS}), engine, OutwardClient())
+    assert (with_accounts.mail.name, with_accounts.sms.name) == ("sendgrid", "twilio")
+    await made.close()
+    await with_accounts.close()

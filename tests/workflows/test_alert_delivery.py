@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import standardwebhooks
 from temporalio.client import Client
 
 from db.alerts.notifications import Stored
 from domain.alerts.model import AlertType, Channel, DeliveryState, Policy, Status
 from tests.alert_house import AlertHouse, alert_house
-from tests.alerting import ADDRESSES, SLOW
+from tests.alerting import ADDRESSES, SLOW, USER
 from tests.api.caller import ok
 from tests.polling import eventually
 from tests.prices import set_prices
+from tests.receivers import obedient, receiver
 from tests.vendors.faults import Fault
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.temporal import TemporalDevServer
@@ -89,6 +92,27 @@ async def test_from_a_price_that_falls_to_its_recovery(house: AlertHouse) -> Non
         "alert.receipt",
         "alert.sent",
     ]
+
+
+async def test_a_users_own_system_is_verified_and_called(house: AlertHouse) -> None:
+    """Its code comes by the same signed requests as its alerts."""
+    async with receiver(obedient) as there:
+        body = {"user_id": USER, "channel": "webhook", "address": there.url}
+        made = ok(await house.service.post("alerts/contacts", body), 201)
+
+        async def called(times: int) -> bool:
+            return len(there.requests) >= times
+
+        await eventually(lambda: called(1))
+        [code] = re.findall(r"\b[0-9]{6}\b", json.loads(there.requests[0].body)["data"]["subject"])
+        verified = ok(await house.service.post(f"alerts/contacts/{made['contact_id']}/verify", {"code": code}))
+        assert verified["verified"]
+        await house.alerting.happen("liquidation_due")
+        [due] = await house.alerting.until(lambda found: bool(found) and found[0].status is Status.DELIVERED)
+        assert states(due) == [("webhook", "delivered")]
+        for request in there.requests:
+            assert standardwebhooks.Webhook(made["secret"]).verify(request.body, dict(request.headers))
+        assert json.loads(there.requests[1].body)["data"]["alert_type"] == "liquidation_due"
 
 
 async def test_receipts_are_signed_counted_and_never_move_it_backwards(house: AlertHouse) -> None:

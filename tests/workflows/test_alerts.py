@@ -18,7 +18,7 @@ from db.alerts.notifications import Stored
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
-from db.outbox import OutboxEvent
+from db.outbox import MARGIN_TOPIC, OutboxEvent
 from domain.alerts.model import OPERATORS, Channel, DeliveryState, Ending, Policy, Severity, Status, Step
 from domain.errors import Refusal
 from domain.ids import alert_workflow_id
@@ -254,6 +254,23 @@ async def test_an_endpoint_that_was_disabled_is_told_to_its_owner(alerting: Aler
     assert sorted((one.alert.user_id, one.alert.occurrences) for one in found) == [(USER, 1), (OPERATORS, 2)]
     [mail] = [one for one in await alerting.box() if one.address == "ops@example.com"]
     assert "https://example.com/hooks" in mail.body
+
+
+async def test_what_the_auditor_found_is_told_to_the_operators(alerting: Alerting) -> None:
+    """Somebody has to take note; the user, who could do nothing about it, hears nothing."""
+    await alerting.contact(Channel.EMAIL)
+    await alerting.contact(Channel.EMAIL, "ops@example.com", user=OPERATORS)
+    levels = {"told_level": "HEALTHY", "strict_level": "MARGIN_CALL", "rearmed_level": "MARGIN_CALL"}
+    said = levels | {"user_id": USER, "price_tick": 1, "parameter_version": 1}
+    event = OutboxEvent(new_id(), MARGIN_TOPIC, "margin.audit_disagreed", f"margin:{USER}", now(), said)
+    async with tenant_transaction(alerting.engine, alerting.tenant) as connection:
+        await outbox.append(connection, alerting.tenant, [event])
+    Doorbell(alerting.engine).ring()
+    [found] = await alerting.until(all_delivered)
+    assert (found.alert.user_id, found.alert.severity, found.alert.policy.must_acknowledge) == (OPERATORS, "high", True)
+    [mail] = await alerting.box()
+    assert mail.address == "ops@example.com"
+    assert "Account: alice\nTold: HEALTHY\nComputed: MARGIN_CALL" in mail.body
 
 
 async def test_an_event_that_cannot_be_read_holds_up_nobody(alerting: Alerting, engine: AsyncEngine) -> None:
