@@ -33,7 +33,7 @@ STATEMENTS = {
     "noted": "UPDATE webhook_attempts",
 }
 #: Every point at which a process may die: a statement with its commit still to come, one whose commit is done, and
-#: before and after the request. Those behind the request come first: see the test.
+#: before and after the request.
 POINTS = ("sent", "noted", "noted-committed", "fanned", "fanned-committed", "claimed", "claimed-committed", "sending")
 
 
