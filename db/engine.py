@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from io import BytesIO
@@ -223,6 +223,20 @@ async def copy_in(connection: AsyncConnection, table: str, columns: Sequence[str
         raise RowsRefused(f"{table}: {error}") from error
     if done != f"COPY {len(lines)}":
         raise RowsRefused(f"{table}: {done} instead of {len(lines)} rows")
+
+
+async def copy_records(
+    connection: AsyncConnection, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]
+) -> int:
+    """Append rows to a table, in the driver's binary form; answers how many. Raises as ``copy_in`` does."""
+    driver = await _driver(connection)
+    try:
+        done = await driver.copy_records_to_table(table, columns=columns, records=records)
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "")[:2] in _TRANSIENT_CLASSES or error.sqlstate in _TRANSIENT_STATES:
+            raise
+        raise RowsRefused(f"{table}: {error}") from error
+    return int(done.removeprefix("COPY "))
 
 
 async def _driver(connection: AsyncConnection) -> _Connection:

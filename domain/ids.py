@@ -112,6 +112,24 @@ def alert_workflow_id(notification_id: UUID) -> str:
     return f"alert:{notification_id}"
 
 
+def relayer_workflow_id(relayer_id: str) -> str:
+    """The id of the workflow that follows one contract on one chain; also what events and audit call the relayer.
+
+    ``relayer_id`` is the chain's name and the address, as ``mainnet:0x…``.
+    """
+    return f"relayer:{relayer_id}"
+
+
+def chain_settlement_workflow_id(relayer_id: str) -> str:
+    """The id of the workflow that settles a relayer's finalized events."""
+    return f"chain-settlement:{relayer_id}"
+
+
+def backfill_workflow_id(job_id: UUID) -> str:
+    """The id of the workflow that carries one backfill job; also what events and audit call the job."""
+    return f"backfill:{job_id}"
+
+
 def webhook_workflow_id(subscription_id: UUID) -> str:
     """The id of the workflow that works an endpoint's deliveries off; also what events and audit call the endpoint."""
     return f"webhook:{subscription_id}"

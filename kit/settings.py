@@ -33,6 +33,9 @@ class ServerSettings(BaseSettings):
         default="",
         description="hosts and networks, with commas between, to which webhooks may lead though they are not public",
     )
+    chains_file: Path | None = Field(
+        default=None, description="Which chains can be followed, and through whom; see docs/chain.md"
+    )
     log_format: str = Field(default="json", pattern="^(json|console)$")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import db.alerts.tables
 import db.audit
+import db.chain.tables
 import db.consumers
 import db.escrow.tables
 import db.idempotency

@@ -1,0 +1,1 @@
+"""The steps of following chains: reading, committing, settling, filling in."""

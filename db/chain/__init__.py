@@ -1,0 +1,1 @@
+"""Chains: what is followed, what was seen there, how far, and by whom."""

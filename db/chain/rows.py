@@ -1,0 +1,101 @@
+"""Blocks and events as rows. Many come at once, so they are copied; the caller made room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from db.engine import copy_records
+from domain.chain import Block, Event, Source, consumer_id
+
+_EVENT_COLUMNS: Final = (
+    "source_id",
+    "tenant_id",
+    "block_number",
+    "block_hash",
+    "tx_hash",
+    "tx_index",
+    "log_index",
+    "ordinal",
+    "consumer_id",
+    "kind",
+    "sequence",
+    "subject",
+    "account",
+    "token",
+    "amount",
+    "payload",
+    "at",
+)
+
+
+async def copy_events(connection: AsyncConnection, source: Source, events: Sequence[Event]) -> int:
+    """Append events of a source, canonical and not settled yet; answers how many.
+
+    None of them may be there already: whoever refills a range deletes it in the same transaction.
+    """
+    if not events:
+        return 0
+    return await copy_records(connection, "chain_events", _EVENT_COLUMNS, _event_rows(source, events))
+
+
+async def put_blocks(connection: AsyncConnection, source: Source, blocks: Iterable[Block]) -> None:
+    """Write blocks, canonical from now on; those that are there, or were left once, become so again."""
+    rows = [(block.number, block.hash, block.parent_hash, instant_of(block.at_seconds)) for block in blocks]
+    if rows:
+        numbers, hashes, parents, times = (list(column) for column in zip(*rows, strict=True))
+        await connection.execute(
+            text(
+                "INSERT INTO chain_blocks (source_id, tenant_id, number, hash, parent_hash, at)"
+                " SELECT :source, :tenant, number, hash, parent, at FROM unnest(CAST(:numbers AS bigint[]),"
+                " CAST(:hashes AS bytea[]), CAST(:parents AS bytea[]), CAST(:times AS timestamptz[]))"
+                " AS b (number, hash, parent, at)"
+                " ON CONFLICT (source_id, number, hash) DO UPDATE SET canonical = true"
+                " WHERE NOT chain_blocks.canonical"
+            ),
+            {
+                "source": source.source_id,
+                "tenant": source.tenant_id,
+                "numbers": numbers,
+                "hashes": hashes,
+                "parents": parents,
+                "times": times,
+            },
+        )
+
+
+def instant_of(seconds: int) -> datetime:
+    """A block's time, aware."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _event_rows(source: Source, events: Sequence[Event]) -> Iterator[tuple[Any, ...]]:
+    source_id, tenant, namespace = source.source_id, source.tenant_id, source.namespace
+    seconds, at = -1, datetime.min
+    for event in events:
+        if event.at_seconds != seconds:
+            seconds, at = event.at_seconds, instant_of(event.at_seconds)
+        yield (
+            source_id,
+            tenant,
+            event.block_number,
+            event.block_hash,
+            event.tx_hash,
+            event.tx_index,
+            event.log_index,
+            event.ordinal,
+            consumer_id(namespace, event.tx_hash, event.ordinal),
+            event.kind,
+            event.sequence,
+            event.subject,
+            event.account,
+            event.token,
+            None if event.amount is None else Decimal(event.amount),
+            event.payload,
+            at,
+        )

@@ -1,0 +1,24 @@
+"""Under which ids consumers know a chain's events: the same however often a transaction is mined again.
+
+A log's index and its block change in a reorganisation; its transaction, and its place among its source's events there,
+do not.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import Final
+from uuid import UUID, uuid5
+
+_CHAIN: Final = UUID("6f1b6d0e-8b3c-5c57-9a53-1d1f2c7e4a10")
+
+
+def source_namespace(network: str, addresses: tuple[bytes, ...]) -> UUID:
+    """The namespace of one source's events, by the chain's own identity and never by our name for it."""
+    return uuid5(_CHAIN, ":".join([network, *(address.hex() for address in sorted(addresses))]))
+
+
+def consumer_id(namespace: UUID, tx_hash: bytes, ordinal: int) -> UUID:
+    """A version 5 UUID (RFC 9562, section 5.5) over transaction and ordinal."""
+    digest = sha1(namespace.bytes + tx_hash + ordinal.to_bytes(4), usedforsecurity=False).digest()
+    return UUID(bytes=digest[:16], version=5)
