@@ -76,7 +76,7 @@ def instant_of(seconds: int) -> datetime:
 
 def _event_rows(source: Source, events: Sequence[Event]) -> Iterator[tuple[Any, ...]]:
     source_id, tenant, namespace = source.source_id, source.tenant_id, source.namespace
-    seconds, at = -1, datetime.min
+    seconds, at = 0, instant_of(0)
     for event in events:
         if event.at_seconds != seconds:
             seconds, at = event.at_seconds, instant_of(event.at_seconds)
