@@ -133,7 +133,8 @@ class OnChainEscrows:
     def _data(self, name: str, arguments: Sequence[Any]) -> str:
         function: Any = self._functions[name]
         encoded = encode(get_abi_input_types(function), [_plain(argument) for argument in arguments])
-        return f"0x{(function_abi_to_4byte_selector(function) + encoded).hex()}"
+        data: bytes = function_abi_to_4byte_selector(function) + encoded
+        return f"0x{data.hex()}"
 
 
 def _plain(argument: Any) -> Any:
