@@ -124,7 +124,8 @@ class OnChainEscrows:
         """Open an escrow; its id as hexadecimal."""
         reference = secrets.token_bytes(32)
         self.send(by, "create", astuple(terms), reference)
-        return "0x" + self.call("escrow_id", by, reference, astuple(terms)).hex()
+        escrow_id: bytes = self.call("escrow_id", by, reference, astuple(terms))
+        return f"0x{escrow_id.hex()}"
 
     def books(self, token: str = COIN) -> Books:
         """The contract's money in one token."""
