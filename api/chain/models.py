@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from api.fields import WHOLE, Input
 from db.chain.events import Finality
-from domain.chain import ChainKind, RelayerStatus
+from domain.chain import ChainKind, RelayerStatus, Settled
 from domain.chain.health import Trouble
 
 #: Heights are 64-bit numbers in the database; no chain comes near.
@@ -168,7 +168,7 @@ class ProviderView(BaseModel):
     """How a provider of the chain does, as it was last seen by whoever asked it."""
 
     provider: str
-    status: Literal["ok", "lagging", "down", "accused", "wrong_chain"]
+    status: str = Field(description="`ok`, `lagging`, `down`, `accused` (it was caught lying) or `wrong_chain`")
     reason: str | None
     head_number: int | None
     latency_ms: int | None
@@ -213,7 +213,7 @@ class ChainEventView(BaseModel):
     at: datetime = Field(description="The block's own time")
     canonical: bool = Field(description="False: its block was left")
     finality: Finality | None = Field(description="Null where its block was left")
-    outcome: Literal["settled", "unsupported", "disagrees"] | None = Field(description="What settling it came to")
+    outcome: Settled | None = Field(description="What settling it came to")
     outcome_code: str | None
     recorded_at: datetime
 

@@ -12,6 +12,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.chain import Settled
+
 _LAST: Final = 2**63 - 1
 
 
@@ -81,7 +83,7 @@ class Listed:
     payload: bytes
     at: datetime
     canonical: bool
-    outcome: str | None
+    outcome: Settled | None
     outcome_code: str | None
     recorded_at: datetime
     confirmed_number: int
@@ -179,5 +181,9 @@ def _statement(where: str, upto: str) -> str:
 
 
 def _listed(row: Any) -> Listed:
-    amount = row["amount"]
-    return Listed(**{**row, "amount": None if amount is None else int(amount)})
+    amount, outcome = row["amount"], row["outcome"]
+    typed = {
+        "amount": None if amount is None else int(amount),
+        "outcome": None if outcome is None else Settled(outcome),
+    }
+    return Listed(**{**row, **typed})
