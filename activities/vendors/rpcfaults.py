@@ -46,7 +46,7 @@ _WORDS: Final = tuple(
         ),
         (
             FaultKind.BEHIND,
-            r"unknown ?block|unfinalized data|future block|block(?:outofrange| height is)",
+            r"unknown ?block|unfinalized data|future block|block(?:outofrange| height is| height out of range)",
             r"\b(?:block|header)s?\b.{0,90}(?:not|cannot be) found|could not find (?:block|header)",
             r"(?:beyond|after|past|above|exceeds?|greater than).{0,24}(?:\bhead\b|latest|\btip\b|last accepted)",
         ),
@@ -70,6 +70,7 @@ _WORDS: Final = tuple(
         (
             FaultKind.REFUSED,
             r"not (?:supported|allowed|whitelisted|included)|unsupported|disabled|does not exist|is not available",
+            r"use -txindex",
             r"unauthori[sz]ed|forbidden|authenticat|api.?key|access denied|project id|invalid (?:arg|param|request)",
         ),
     )

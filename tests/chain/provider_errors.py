@@ -1,8 +1,8 @@
 """Errors of nodes and vendors as they were published, where, and what each of them means to us.
 
 ``ponder``: ponder-sh/ponder, packages/utils/src/getLogsRetryHelper.ts, whose patterns are from errors of those vendors:
-the words are theirs, the code is -32000 where it does not say. ``erpc``: erpc/erpc, architecture/evm/error_normalizer.go,
-likewise. Others are named by repository and issue, or by document.
+the words are theirs, the code is -32000 where it does not say. ``erpc``: likewise erpc/erpc,
+architecture/evm/error_normalizer.go. Others are named by repository and issue, or by document.
 """
 
 from __future__ import annotations
@@ -259,6 +259,27 @@ RATE_LIMITED = (
     _means(FaultKind.RATE_LIMITED, "any proxy", "RFC 6585", Told(429, method=LOGS, retry_after_seconds=7.0), 7.0),
 )
 
+_CORE = "bitcoin/bitcoin, src/rpc"
+CORE = tuple(
+    _means(kind, "Bitcoin Core", _CORE, Told(status, code, text, method))
+    for kind, status, code, text, method in (
+        (FaultKind.BEHIND, 500, -5, "Block not found", "getblock"),
+        (FaultKind.BEHIND, 500, -8, "Block height out of range", "getblockhash"),
+        (FaultKind.NO_STATE, 500, -1, "Block not available (pruned data)", "getblock"),
+        (FaultKind.UNAVAILABLE, 500, -28, "Loading block index...", "getblockchaininfo"),
+        (FaultKind.UNAVAILABLE, 500, -28, "Verifying blocks...", "getblockchaininfo"),
+        (FaultKind.UNAVAILABLE, 503, None, "", "batch"),
+        (FaultKind.REFUSED, 401, None, "", "getblockhash"),
+        (
+            FaultKind.REFUSED,
+            500,
+            -5,
+            "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain queries",
+            "getrawtransaction",
+        ),
+    )
+)
+
 OTHERS = (
     _means(
         FaultKind.REFUSED,
@@ -283,4 +304,4 @@ OTHERS = (
     _means(FaultKind.UNAVAILABLE, "many", "nothing is said", Told(200, -32000, "", LOGS)),
 )
 
-PUBLISHED = TOO_WIDE + TOO_MUCH + BEHIND + NO_STATE + RATE_LIMITED + OTHERS
+PUBLISHED = TOO_WIDE + TOO_MUCH + BEHIND + NO_STATE + RATE_LIMITED + CORE + OTHERS
