@@ -139,6 +139,8 @@ async def _events(member: Member, piece: Piece) -> list[Event]:
 
 def _narrow(member: Member, blocks: int, fault: ChainFault) -> None:
     """Ask for fewer blocks from now on; raises the fault where that is no help."""
+    if fault.kind is FaultKind.UNAVAILABLE:
+        member.spans.too_slow(blocks)
     if fault.kind not in (FaultKind.TOO_WIDE, FaultKind.TOO_MUCH):
         raise fault
     if blocks == 1:
