@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,7 +18,12 @@ from tests.chain.reading import contract_source
 from tests.contracts import desk as parties
 
 GENESIS = 64 * "0"
-SETTINGS = {"database_url": "postgresql://localhost/x", "temporal_address": "localhost:7233"}
+SETTINGS: Any = {
+    "database_url": "postgresql://nowhere",
+    "temporal_address": "nowhere:1",
+    "seal_key_file": "/nowhere/key",
+    "checkpoint_dir": "/nowhere",
+}
 CHAINS = f"""
 [chains.local]
 kind = "evm"
