@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from activities.chain.ports import Lane
+from db.chain import budget
+from db.engine import transaction
 
 #: How much of a second's requests a process takes at a time: a round trip a slice, and little lost by who stops.
-SLICE_SECONDS: Final = 0.25
-#: Of what a full budget holds, jobs leave this for the live end.
-RESERVE_SHARE: Final = 0.25
-_WAIT_SECONDS_MIN: Final = 0.02
+SLICE_SECONDS: Final = 0.1
+#: What a full budget holds: so much may go out at once after a pause.
+BURST_SECONDS: Final = 0.5
+#: Of a full budget, jobs leave this for the live end.
+RESERVE_SHARE: Final = 0.4
 _WAIT_SECONDS_MAX: Final = 2.0
 
 
@@ -24,52 +27,52 @@ class Allowance(Protocol):
         """Returns when so many requests may be made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What a draw gave, and how long to wait for more where it gave nothing."""
-
-    tokens: float
-    wait_seconds: float
-
-
-#: Draws up to ``wanted`` and leaves ``reserve`` in the budget.
-Draw = Callable[[float, float], Awaitable[Drawn]]
-
-
 class SharedAllowance:
-    """Slices of one provider's budget. What a job drew, the live end may use; not the other way round.
+    """Slices of one provider's budget in Postgres.
 
-    The budget holds at most one second's requests, so a provider's limit holds over any second but the first.
+    The live end takes what it needs, also of what is still to come, and waits for that; jobs take only what leaves
+    it a reserve. So while it owes, jobs wait. Raises ``Unavailable`` without the database.
     """
 
-    def __init__(self, per_second: float, draw: Draw) -> None:
-        self._per_second = per_second
-        self._draw = draw
+    def __init__(self, engine: AsyncEngine, chain: str, provider: str, per_second: float) -> None:
+        self._engine = engine
+        self._bucket = budget.Bucket(chain, provider, per_second, max(1.0, per_second * BURST_SECONDS))
+        self._slice = per_second * SLICE_SECONDS
         self._left = dict.fromkeys(Lane, 0.0)
         self._turns = {lane: asyncio.Lock() for lane in Lane}
 
     async def take(self, requests: int, lane: Lane) -> None:
-        """See ``Allowance``. What is larger than the budget is paid for bit by bit."""
+        """See ``Allowance``. What a job drew and did not use, the live end may."""
         owed = float(requests)
         async with self._turns[lane]:
             while True:
                 owed = self._use(owed, lane)
-                if owed <= 0:
+                if owed <= 1e-9:
                     return
-                drawn = await self._draw(self._slice(owed), self._reserve(lane))
-                self._left[lane] += drawn.tokens
-                if drawn.tokens <= 0:
-                    await asyncio.sleep(min(max(drawn.wait_seconds, _WAIT_SECONDS_MIN), _WAIT_SECONDS_MAX))
+                # Whoever waits may be overtaken and dropped, what was drawn is there for the next.
+                wait = await asyncio.shield(self._live(owed) if lane is Lane.LIVE else self._job(owed))
+                if wait > 0:
+                    await asyncio.sleep(min(wait, _WAIT_SECONDS_MAX) if lane is Lane.JOB else wait)
 
     def _use(self, owed: float, lane: Lane) -> float:
-        for purse in (Lane.LIVE, Lane.JOB) if lane is Lane.LIVE else (Lane.JOB,):
+        for purse in Lane if lane is Lane.LIVE else (lane,):
             used = min(owed, self._left[purse])
             self._left[purse] -= used
             owed -= used
         return owed
 
-    def _slice(self, owed: float) -> float:
-        return min(max(owed, self._per_second * SLICE_SECONDS), max(1.0, self._per_second))
+    async def _live(self, owed: float) -> float:
+        wanted = max(owed, min(self._slice, self._bucket.most))
+        async with transaction(self._engine) as connection:
+            wait = await budget.owe(connection, self._bucket, wanted)
+        self._left[Lane.LIVE] += wanted
+        return wait
 
-    def _reserve(self, lane: Lane) -> float:
-        return max(1.0, self._per_second) * RESERVE_SHARE if lane is Lane.JOB else 0.0
+    async def _job(self, owed: float) -> float:
+        leave = self._bucket.most * RESERVE_SHARE
+        wanted = min(max(owed, self._slice), self._bucket.most - leave)
+        async with transaction(self._engine) as connection:
+            wait = await budget.draw(connection, self._bucket, wanted, leave)
+        if wait == 0:
+            self._left[Lane.JOB] += wanted
+        return wait

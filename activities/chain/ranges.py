@@ -13,8 +13,8 @@ from typing import Final
 #: Limits that providers publish, and steps between them; no two are further apart than a factor of two.
 RUNGS: Final = (
     *(1, 2, 3, 5, 10, 20, 30, 50, 64, 100, 128, 200, 256, 500, 800),
-    *(1_000, 2_000, 2_048, 3_000, 3_500, 5_000, 10_000, 20_000, 50_000, 100_000),
-    *(200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
+    *(1_000, 2_000, 2_048, 3_000, 3_500, 5_000, 10_000, 20_000, 30_000, 50_000, 100_000),
+    *(200_000, 300_000, 500_000, 1_000_000, 2_000_000, 3_000_000, 5_000_000, 10_000_000),
 )
 #: What is asked for before anything is known.
 FIRST_BLOCKS: Final = 1_000
@@ -78,6 +78,10 @@ class SpanTuner:
         """So many blocks hold more than it sends at once."""
         fewer = limit_blocks if limit_blocks is not None and 0 < limit_blocks < blocks else max(1.0, blocks / 4)
         self._dense = min(self._dense, fewer)
+
+    def too_slow(self, blocks: int) -> None:
+        """There was no answer for so many blocks: perhaps because they are many."""
+        self._dense = min(self._dense, max(1.0, blocks / 2))
 
     def _cap(self) -> int:
         """Between what it bears and what it refuses: the middle of the rungs there, else what it bears."""

@@ -64,9 +64,16 @@ def gap_of(source: Source, reading: Reading, after_sequence: int | None) -> str 
 async def headers(member: Member, numbers: Sequence[int], lane: Lane) -> list[Block]:
     """Headers at these heights, in this order; raises ``ChainFault``."""
     found: list[Block] = []
-    for start in range(0, len(numbers), HEADERS_MAX):
-        wanted = numbers[start : start + HEADERS_MAX]
-        got = await member.ask(lane, len(wanted), lambda reader, wanted=wanted: reader.blocks(wanted))  # type: ignore[misc]
+    size = HEADERS_MAX
+    while len(found) < len(numbers):
+        wanted = numbers[len(found) : len(found) + size]
+        try:
+            got = await member.ask(lane, len(wanted), lambda reader, wanted=wanted: reader.blocks(wanted))  # type: ignore[misc]
+        except ChainFault as fault:
+            if fault.kind not in (FaultKind.TOO_WIDE, FaultKind.TOO_MUCH) or len(wanted) == 1:
+                raise
+            size = max(1, len(wanted) // 4)
+            continue
         if [block.number for block in got] != list(wanted):
             raise ChainFault(FaultKind.NONSENSE, "other headers than were asked for")
         found.extend(got)
@@ -132,6 +139,8 @@ async def _events(member: Member, piece: Piece) -> list[Event]:
 
 def _narrow(member: Member, blocks: int, fault: ChainFault) -> None:
     """Ask for fewer blocks from now on; raises the fault where that is no help."""
+    if fault.kind is FaultKind.UNAVAILABLE:
+        member.spans.too_slow(blocks)
     if fault.kind not in (FaultKind.TOO_WIDE, FaultKind.TOO_MUCH):
         raise fault
     if blocks == 1:
