@@ -186,7 +186,8 @@ async def test_a_row_for_another_tenant_is_refused(
             async with acting(tenants_engine, neighbours.ours) as connection:
                 await sql(
                     connection,
-                    f"INSERT INTO {table} (tenant_id, {names}) SELECT :theirs, {names} FROM {table} LIMIT 1",
+                    f"INSERT INTO {table} (tenant_id, {names}) OVERRIDING SYSTEM VALUE"
+                    f" SELECT :theirs, {names} FROM {table} LIMIT 1",
                     theirs=neighbours.theirs,
                 )
         assert reason.sqlstate == NOT_ALLOWED, table
