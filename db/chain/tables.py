@@ -208,6 +208,21 @@ chain_budgets = Table(
     comment="one budget of requests a provider, for every process",
 )
 
+chain_credits = Table(
+    "chain_credits",
+    METADATA,
+    tenant_id(),
+    Column("hold_id", PgUUID(as_uuid=True), nullable=False),
+    Column("relayer_id", Text, nullable=False),
+    Column("token", Text, nullable=False, comment="zeros are the chain's own coin"),
+    Column("account", Text, nullable=False),
+    recorded_at(),
+    PrimaryKeyConstraint("tenant_id", "hold_id"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    Index("chain_credits_account_key", "tenant_id", "relayer_id", "token", "account", unique=True),
+    comment="holds of what a contract owes to an account until it is withdrawn there",
+)
+
 backfill_jobs = Table(
     "backfill_jobs",
     METADATA,
