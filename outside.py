@@ -11,6 +11,7 @@ import sys
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.alerts.sending import Senders
+from activities.chain.settling import Tokens
 from activities.ports import Outward, Publisher
 from activities.prices.desk import PriceDesk
 from activities.vendors.callback import CallbackClient
@@ -20,6 +21,7 @@ from activities.vendors.outward import OutwardClient
 from activities.vendors.senders import mail_sender, sms_sender
 from activities.vendors.sources import price_desk
 from domain.webhooks.addresses import Reach
+from kit.chains import ChainsUnusable, read_chains
 from kit.pricing import PricesUnusable, manual_only, read_prices
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings
 
@@ -47,6 +49,18 @@ def create_price_desk(settings: WorkerSettings) -> PriceDesk:
     except PricesUnusable as error:
         print(f"configuration: PRICES_FILE {error}", file=sys.stderr, flush=True)
     raise SystemExit(EXIT_CONFIGURATION)
+
+
+def chain_tokens(settings: WorkerSettings) -> Tokens:
+    """What the tokens of chains are here: what CHAINS_FILE says, without one nothing."""
+    if settings.chains_file is None:
+        return {}
+    try:
+        chains = read_chains(settings.chains_file).chains
+    except ChainsUnusable as error:
+        print(f"configuration: CHAINS_FILE {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_CONFIGURATION) from None
+    return {name: chain.tokens for name, chain in chains.items() if chain.kind == "evm"}
 
 
 def create_outward(settings: WorkerSettings) -> OutwardClient:

@@ -26,6 +26,7 @@ from db.ids import new_id
 from domain.webhooks.addresses import Reach
 from domain.webhooks.catalogue import CATALOGUE
 from kit.temporal import DEPLOYMENT_NAME, connect
+from tests.chain.tokens import TOKENS
 from tests.desk import TASK_QUEUE, Desk
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
@@ -119,7 +120,9 @@ async def worker(
 ) -> AsyncIterator[Worker]:
     """A versioned worker whose build is current, with the relay beside it."""
     build = Build(DEPLOYMENT_NAME, TEST_BUILD)
-    running = create_worker(temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine)
+    running = create_worker(
+        temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine, tokens={"local": TOKENS}
+    )
     outward = OutwardClient(allow=Reach.parse("127.0.0.0/8"))
     webhooks = create_webhook_worker(temporal, TASK_QUEUE, engine=engine, outward=outward)
     relay = asyncio.create_task(create_relay(temporal, TASK_QUEUE, database_url, engine=engine).run())

@@ -18,6 +18,7 @@ from temporalio.client import (
 
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow
+from workflows.chain.settlement import ChainSettlementWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.prices import REFRESH_LIMIT, PricePartitionsWorkflow, PriceRefreshWorkflow, RefreshPrices
@@ -103,6 +104,15 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
                 name="settlement-watch",
                 summary="wake the workflows of tenants whose commands wait",
             ),
+        ),
+        "holdfast:chain-settlement-watch": _every(
+            _MINUTE,
+            start(
+                ChainSettlementWatchWorkflow.run,
+                name="chain-settlement-watch",
+                summary="wake the settlement of relayers whose final events wait",
+            ),
+            offset=timedelta(seconds=10),
         ),
         "holdfast:webhook-watch": _every(
             _MINUTE,

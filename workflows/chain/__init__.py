@@ -1,0 +1,1 @@
+"""The life of what is followed on chains."""
