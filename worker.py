@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +33,8 @@ from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
+from activities.chain.books import ChainBooksActivities
+from activities.chain.ports import ChainDesk
 from activities.chain.settling import ChainSettlementActivities, ChainSettlementWatchActivities, Tokens
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
@@ -110,13 +112,15 @@ def create_worker(
     book_groups: int = BOOK_GROUPS,
     senders: Senders | None = None,
     base_url: str | None = None,
+    chains: Mapping[str, ChainDesk] | None = None,
     tokens: Tokens | None = None,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
     ``prices`` says whom refreshes ask; without it nobody. ``senders`` say who brings alerts to people; without them the
-    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``tokens``
-    say what the tokens of chains are here; what is in another is not kept.
+    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``chains``
+    are whom contracts are read through, by their names; ``tokens`` say what their tokens are here, and what is in
+    another is not kept.
     """
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
@@ -154,7 +158,7 @@ def create_worker(
         MarginActivities(tenants, doorbell).check,
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
-        *_settling(tenants, engine, doorbell, EscrowClient(client, task_queue), tokens or {}),
+        *_settling(tenants, engine, doorbell, EscrowClient(client, task_queue), chains or {}, tokens or {}),
     ]
     return Worker(
         client,
@@ -181,11 +185,24 @@ def _book(engine: AsyncEngine, groups: int) -> list[Any]:
 
 
 def _settling(
-    tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, desk: EscrowClient, tokens: Tokens
+    tenants: AsyncEngine,
+    engine: AsyncEngine,
+    doorbell: Doorbell,
+    desk: EscrowClient,
+    chains: Mapping[str, ChainDesk],
+    tokens: Tokens,
 ) -> list[Any]:
-    """The steps of settling from chains."""
+    """The steps of settling from chains, and of comparing books with contracts."""
     settling = ChainSettlementActivities(tenants, doorbell, desk, tokens)
-    return [settling.deliver, settling.record, ChainSettlementWatchActivities(engine).resume_waiting]
+    books = ChainBooksActivities(tenants, engine, doorbell, chains, tokens)
+    return [
+        settling.deliver,
+        settling.record,
+        ChainSettlementWatchActivities(engine).resume_waiting,
+        books.list_settling,
+        books.read,
+        books.compare,
+    ]
 
 
 def _alerting(

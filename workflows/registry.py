@@ -15,6 +15,7 @@ from domain.errors import HoldfastError
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.alerts.workflow import AlertWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
+from workflows.chain.reconciliation import ChainReconciliationWorkflow
 from workflows.chain.settlement import ChainSettlementWatchWorkflow, ChainSettlementWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
@@ -54,6 +55,7 @@ WORKFLOWS: tuple[type[Any], ...] = (
     WebhookWatchWorkflow,
     ChainSettlementWorkflow,
     ChainSettlementWatchWorkflow,
+    ChainReconciliationWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

@@ -18,6 +18,7 @@ from temporalio.client import (
 
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow
+from workflows.chain.reconciliation import BooksSweep, ChainReconciliationWorkflow
 from workflows.chain.settlement import ChainSettlementWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
@@ -64,6 +65,17 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
                 summary="compare what is new in every tenant's books",
             ),
             offset=17 * _MINUTE,
+            catchup=_HOUR // 2,
+        ),
+        "holdfast:chain-reconciliation": _every(
+            _HOUR,
+            start(
+                ChainReconciliationWorkflow.run,
+                BooksSweep(),
+                name="chain-reconciliation",
+                summary="compare what contracts say of their money with events and ledger",
+            ),
+            offset=27 * _MINUTE,
             catchup=_HOUR // 2,
         ),
         "holdfast:reconciliation-full": _every(

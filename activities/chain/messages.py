@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from activities.messages import Message
+from activities.messages import Message, MinorUnits
 from domain.chain import Settled
 
 
@@ -78,6 +78,69 @@ class RecordFinal(Message):
     def log_context(self) -> dict[str, str]:
         """Tenant and relayer."""
         return self.run.log_context()
+
+
+class SourcesWanted(Message):
+    """Asks for the next relayers that settle, behind ``after``."""
+
+    after: int = 0
+    limit: int
+
+
+class SettlingSource(Message):
+    """A relayer that settles; ``source_id`` orders them."""
+
+    source_id: int
+    run: ChainSettlementRun
+
+
+class TokenBooks(Message):
+    """What a contract says of its money in one token; amounts are in the token's smallest unit."""
+
+    token: str
+    sequence: int
+    balance: MinorUnits
+    held: MinorUnits
+    owed: MinorUnits
+
+
+class ReadBooks(Message):
+    """What a contract says of its money as of one final block. Empty where nobody keeps the state of it."""
+
+    block_number: int
+    block_hash: str
+    books: tuple[TokenBooks, ...] = ()
+
+
+class CompareBooks(Message):
+    """Input of the step that compares what a contract says with its events and the ledger."""
+
+    run: ChainSettlementRun
+    step: str
+    at: datetime
+    read: ReadBooks
+
+    def log_context(self) -> dict[str, str]:
+        """Tenant and relayer."""
+        return self.run.log_context()
+
+
+class BooksCompared(Message):
+    """How many tokens were compared, and in how many something is unexplained."""
+
+    tokens: int = 0
+    differing: int = 0
+
+
+class BooksSweep(Message):
+    """Start of a ``ChainReconciliationWorkflow``; it renews itself behind ``after``, with what it counted so far.
+    ``unread`` are contracts whose books nobody could tell."""
+
+    after: int = 0
+    relayers: int = 0
+    tokens: int = 0
+    differing: int = 0
+    unread: int = 0
 
 
 class ChainSettled(Message):

@@ -334,6 +334,31 @@ COMMENT ON TABLE chain_credits IS 'holds of what a contract owes to an account u
 COMMENT ON COLUMN chain_credits.tenant_id IS 'whose row this is';
 COMMENT ON COLUMN chain_credits.token IS 'zeros are the chain''s own coin';
 COMMENT ON COLUMN chain_credits.recorded_at IS 'database clock';
+
+CREATE TABLE chain_books (
+    source_id INTEGER NOT NULL,
+    tenant_id UUID NOT NULL,
+    token BYTEA NOT NULL,
+    block_number BIGINT NOT NULL,
+    sequence BIGINT NOT NULL,
+    balance NUMERIC(78, 0) NOT NULL,
+    held NUMERIC(78, 0) NOT NULL,
+    owed NUMERIC(78, 0) NOT NULL,
+    ledger_held NUMERIC(78, 0) NOT NULL,
+    ledger_owed NUMERIC(78, 0) NOT NULL,
+    parts JSONB NOT NULL,
+    compared_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT chain_books_pkey PRIMARY KEY (source_id, token, block_number),
+    CONSTRAINT chain_books_source_id_tenant_id_fkey FOREIGN KEY(source_id, tenant_id)
+        REFERENCES chain_sources (source_id, tenant_id)
+);
+COMMENT ON TABLE chain_books IS 'what contracts say of their money, beside the ledger that mirrors it';
+COMMENT ON COLUMN chain_books.tenant_id IS 'whose row this is';
+COMMENT ON COLUMN chain_books.token IS 'zeros are the chain''s own coin';
+COMMENT ON COLUMN chain_books.block_number IS 'a final one; the contract''s figures are as of its end';
+COMMENT ON COLUMN chain_books.balance IS 'in the token''s smallest unit, as the next ones';
+COMMENT ON COLUMN chain_books.parts IS 'of the difference: code, what, amount, and whether it is explained';
+COMMENT ON COLUMN chain_books.compared_at IS 'database clock';
 """
 
 SECURITY = """
@@ -362,6 +387,9 @@ GRANT INSERT (source_id, tenant_id, ancestor_number, depth, old_hash, new_hash, 
 GRANT INSERT (source_id, tenant_id, onchain_id, escrow_id, status, code, reason), UPDATE (status, code, reason)
     ON chain_escrows TO holdfast_app, holdfast_engine;
 GRANT INSERT (tenant_id, hold_id, relayer_id, token, account) ON chain_credits TO holdfast_app, holdfast_engine;
+GRANT INSERT (source_id, tenant_id, token, block_number, sequence, balance, held, owed, ledger_held, ledger_owed,
+        parts), UPDATE (balance, ledger_held, ledger_owed, parts, compared_at) ON chain_books TO holdfast_app;
+GRANT DELETE ON chain_books TO holdfast_engine;
 GRANT UPDATE (settled_sequence) ON chain_cursors TO holdfast_app;
 GRANT UPDATE (outcome, outcome_code) ON chain_events TO holdfast_app;
 GRANT SELECT ON chain_providers TO holdfast_app;
@@ -385,6 +413,7 @@ _TENANTS = (
     "chain_reorgs",
     "chain_escrows",
     "chain_credits",
+    "chain_books",
     "backfill_jobs",
     "backfill_chunks",
 )
