@@ -33,8 +33,10 @@ from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
+from activities.chain.books import ChainBooksActivities
 from activities.chain.ports import ChainDesk
 from activities.chain.relayer import TURN_SECONDS, FollowingActivities, RelayerActivities, RelayerWatchActivities
+from activities.chain.settling import ChainSettlementActivities, ChainSettlementWatchActivities, Tokens
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
@@ -70,7 +72,7 @@ from kit.logs import configure_logging
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
-from outside import create_outward, create_price_desk, create_publisher, create_senders, local_senders
+from outside import chain_tokens, create_outward, create_price_desk, create_publisher, create_senders, local_senders
 from workflows.client import EscrowClient
 from workflows.limits import chain_queue, webhook_queue
 from workflows.listeners import LISTENERS, margin_check
@@ -113,11 +115,15 @@ def create_worker(
     book_groups: int = BOOK_GROUPS,
     senders: Senders | None = None,
     base_url: str | None = None,
+    chains: Mapping[str, ChainDesk] | None = None,
+    tokens: Tokens | None = None,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
     ``prices`` says whom refreshes ask; without it nobody. ``senders`` say who brings alerts to people; without them the
-    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages.
+    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``chains``
+    are whom contracts are read through, by their names; ``tokens`` say what their tokens are here, and what is in
+    another is not kept.
     """
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
@@ -156,6 +162,7 @@ def create_worker(
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
         *_relaying(engine),
+        *_settling(tenants, engine, doorbell, EscrowClient(client, task_queue), chains or {}, tokens or {}),
     ]
     return Worker(
         client,
@@ -179,6 +186,27 @@ def _book(engine: AsyncEngine, groups: int) -> list[Any]:
     book = BookActivities(engine, Doorbell(engine), groups=groups)
     watch, audit = BookWatchActivities(engine), BookAuditActivities(engine, Doorbell(engine))
     return [book.plan, book.revalue, watch.wake_behind, audit.audit]
+
+
+def _settling(
+    tenants: AsyncEngine,
+    engine: AsyncEngine,
+    doorbell: Doorbell,
+    desk: EscrowClient,
+    chains: Mapping[str, ChainDesk],
+    tokens: Tokens,
+) -> list[Any]:
+    """The steps of settling from chains, and of comparing books with contracts."""
+    settling = ChainSettlementActivities(tenants, doorbell, desk, tokens)
+    books = ChainBooksActivities(tenants, engine, doorbell, chains, tokens)
+    return [
+        settling.deliver,
+        settling.record,
+        ChainSettlementWatchActivities(engine).resume_waiting,
+        books.list_settling,
+        books.read,
+        books.compare,
+    ]
 
 
 def _alerting(
@@ -304,6 +332,7 @@ async def run(settings: WorkerSettings) -> None:
             book_groups=settings.book_groups,
             senders=senders,
             base_url=settings.public_url,
+            tokens=chain_tokens(settings),
         )
         webhooks = create_webhook_worker(client, settings.temporal_task_queue, engine=sending, outward=outward)
         feed = create_relay(

@@ -1,1 +1,1 @@
-"""The life of a followed chain."""
+"""The life of what is followed on chains."""
