@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +33,11 @@ from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
+from activities.chain.backfill import BackfillActivities
+from activities.chain.backfill_watch import BackfillWatchActivities
+from activities.chain.filling import FillPace
+from activities.chain.jobs import FillingActivities
+from activities.chain.ports import ChainDesk
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
@@ -70,7 +75,7 @@ from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from outside import create_outward, create_price_desk, create_publisher, create_senders, local_senders
 from workflows.client import EscrowClient
-from workflows.limits import webhook_queue
+from workflows.limits import backfill_queue, webhook_queue
 from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
@@ -91,6 +96,8 @@ PACE: dict[str, Any] = {
 
 #: Endpoints whose turns a process takes at a time; one that hangs holds one of them.
 WEBHOOK_TURNS_MAX = 500
+#: Chunks that a process has under way at a time; most of them wait.
+BACKFILL_CHUNKS_MAX = 60
 #: Connections for turns: each is needed for moments.
 WEBHOOK_CONNECTIONS = 8
 
@@ -151,6 +158,7 @@ def create_worker(
         MarginActivities(tenants, doorbell).check,
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
+        *_backfilling(tenants, engine, doorbell),
     ]
     return Worker(
         client,
@@ -189,6 +197,35 @@ def _alerting(
         sending.find,
         AlertWatchActivities(engine).resume_overdue,
     ]
+
+
+def _backfilling(tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell) -> list[Any]:
+    """The steps of backfill jobs that ask no chain."""
+    jobs, watch = BackfillActivities(tenants, doorbell), BackfillWatchActivities(engine)
+    return [jobs.load, jobs.command, jobs.end, watch.resume_idle, watch.delete_old]
+
+
+def create_backfill_worker(
+    client: Client,
+    task_queue: str,
+    *,
+    engine: AsyncEngine,
+    chains: Mapping[str, ChainDesk],
+    pace: FillPace | None = None,
+) -> Worker:
+    """Who fills chunks of backfill jobs, beside the worker of ``task_queue``; ``engine`` sees every tenant.
+
+    It has no workflows and no version of its own: any build fills any chunk.
+    """
+    filling = FillingActivities(engine, Doorbell(engine), chains, pace or FillPace())
+    return Worker(
+        client,
+        task_queue=backfill_queue(task_queue),
+        activities=[filling.plan, filling.fill, filling.verify],
+        interceptors=[FailureInterceptor()],
+        max_concurrent_activities=BACKFILL_CHUNKS_MAX,
+        graceful_shutdown_timeout=timedelta(0),
+    )
 
 
 def create_webhook_worker(

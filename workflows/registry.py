@@ -15,6 +15,8 @@ from domain.errors import HoldfastError
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.alerts.workflow import AlertWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
+from workflows.chain.backfill import BackfillWorkflow
+from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
@@ -51,6 +53,9 @@ WORKFLOWS: tuple[type[Any], ...] = (
     MarginCheckWorkflow,
     WebhookWorkflow,
     WebhookWatchWorkflow,
+    BackfillWorkflow,
+    BackfillWatchWorkflow,
+    BackfillRetentionWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

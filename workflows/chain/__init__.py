@@ -1,0 +1,1 @@
+"""Chains: the workflows that follow them and fill in what is behind."""
