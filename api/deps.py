@@ -34,6 +34,7 @@ from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
 from domain.webhooks.addresses import Reach
 from workflows.alerts.client import AlertClient
+from workflows.chain.backfill_client import BackfillClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -76,6 +77,7 @@ class Services:
     alerts: AlertClient
     receipts: ReceiptDoor
     webhooks: WebhookClient
+    backfills: BackfillClient
     reach: Reach
 
 

@@ -16,6 +16,7 @@ from temporalio.client import Client
 
 from api import (
     alerts,
+    backfill,
     controls,
     escrow,
     events,
@@ -43,6 +44,7 @@ from domain.webhooks.addresses import Reach
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.alerts.client import AlertClient
+from workflows.chain.backfill_client import BackfillClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -74,6 +76,11 @@ TAGS = [
     {
         "name": "webhooks",
         "description": "Endpoints that get events, signed as Standard Webhooks has it, and what came of it.",
+    },
+    {
+        "name": "backfill",
+        "description": "Jobs that fill in what is behind the live end of a relayer: how far they are, and what an"
+        " operator tells them.",
     },
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
@@ -129,7 +136,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts, webhooks)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts, webhooks, backfill)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)
@@ -164,6 +171,7 @@ def _services(
         alerts=AlertClient(temporal, queue),
         receipts=receipts,
         webhooks=WebhookClient(temporal, queue),
+        backfills=BackfillClient(temporal, queue),
         reach=reach,
     )
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
 from activities.chain.backfill_messages import (
     ApplyBackfillCommand,
-    BackfillCommand,
     BackfillRun,
     BackfillState,
     EndBackfill,
 )
 from db.audit import AuditRecord, Origin
 from db.chain import jobs
+from db.chain.jobfacts import command_step_id, ended_event, facts_of
 from db.chain.jobs import Job
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
-from db.ids import new_id
-from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
 from db.step import Step, step
 from domain.chain import jobs as rules
 from domain.chain.jobs import OVER, JobCommand, JobStatus
@@ -63,7 +60,7 @@ class BackfillActivities:
         """Carry a command out, once; the rules decide on the row."""
         run, said = asked.run, asked.command
         async with step(
-            self._tenants, self._doorbell, tenant_id=run.tenant_id, step_id=command_step_id(run, said)
+            self._tenants, self._doorbell, tenant_id=run.tenant_id, step_id=command_step_id(run.job_id, said.command_id)
         ) as opened:
             job = await jobs.get(opened.connection, run.tenant_id, run.job_id, lock=True)
             if opened.receipt is not None:
@@ -100,11 +97,6 @@ class BackfillActivities:
         return state_of(changed)
 
 
-def command_step_id(run: BackfillRun, said: BackfillCommand) -> str:
-    """The id under which a command leaves its receipt."""
-    return f"{_subject(run)}:{said.command_id}"
-
-
 def state_of(job: Job) -> BackfillState:
     """The message of a row."""
     return BackfillState(
@@ -121,27 +113,6 @@ def state_of(job: Job) -> BackfillState:
         eta_at=job.eta_at,
         error=job.error,
     )
-
-
-def facts_of(job: Job) -> dict[str, Any]:
-    """What events and audit say of a job."""
-    return {
-        "job_id": str(job.job_id),
-        "name": job.name,
-        "from_block": job.from_block,
-        "to_block": job.to_block,
-        "covered_blocks": job.covered_blocks,
-        "events_written": job.events_written,
-        "error": job.error,
-    }
-
-
-def ended_event(job: Job, at: datetime) -> OutboxEvent | None:
-    """The event of a job's end; None while it goes on."""
-    if job.status not in OVER:
-        return None
-    subject = backfill_workflow_id(job.job_id)
-    return OutboxEvent(new_id(), SETTLEMENT_TOPIC, f"backfill.{job.status}", subject, at, facts_of(job))
 
 
 async def _leave(opened: Step, job: Job, action: str, at: datetime, origin: Origin) -> None:

@@ -18,10 +18,10 @@ from activities.chain.backfill_messages import (
     FillChunk,
     PlanBackfill,
 )
-from activities.chain.filling import Filler, FillPace, Shared, desk_of, source_of
+from activities.chain.filling import Filler, FillPace, Shared, boundary, desk_of, source_of
 from activities.chain.ports import ChainDesk, Lane
 from db.chain import coverage, filling, jobs, verifying
-from db.chain.filling import NotYours
+from db.chain.filling import Neighbours, NotYours
 from db.chain.jobs import Job
 from db.chain.verifying import Numbers
 from db.doorbell import Doorbell
@@ -136,8 +136,8 @@ class FillingActivities:
                 page, first = await verifying.numbers(connection, source.source_id, (first, job.to_block))
             numbers = numbers.then(page)
         before = beside.sequence_below
-        if before is None and job.from_block <= source.start_block:
-            before = 0
+        if before is None and job.known_blocks < job.total_blocks:
+            _, before = await boundary(source, desk_of(self._chains, source), job.from_block, beside)
         return numbers, before
 
     async def _counter(
@@ -170,10 +170,7 @@ async def _expected(source: Source, desk: ChainDesk, job: Job) -> int | None:
         return None
     (last,) = await desk.blocks([job.to_block], Lane.JOB)
     counted = await desk.counter(source, last, Lane.JOB)
-    before: int | None = 0
-    if job.from_block > source.start_block:
-        (below,) = await desk.blocks([job.from_block - 1], Lane.JOB)
-        before = await desk.counter(source, below, Lane.JOB)
+    _, before = await boundary(source, desk, job.from_block, Neighbours())
     return None if counted is None or before is None else counted - before
 
 

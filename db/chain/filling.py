@@ -171,8 +171,6 @@ async def neighbours(connection: AsyncConnection, source: Source, covered: Range
     if source.sequenced:
         if under is not None:
             sequence_below = await _sequence(connection, source, (under[0], first - 1), last=True)
-            if sequence_below is None and under[0] <= source.start_block:
-                sequence_below = 0
         if over is not None:
             sequence_above = await _sequence(connection, source, (last + 1, over[1]), last=False)
     return Neighbours(below, above, sequence_below, sequence_above)

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.chain.jobs import JobStatus, Pace
+from domain.chain.jobs import OVER, JobStatus, Pace, Progress, finish_at
 
 #: A job that ended is kept for so long.
 KEPT_DAYS = 180
@@ -179,8 +179,12 @@ async def set_status(
     )
 
 
-async def report(connection: AsyncConnection, job: Job, told: Mapping[str, Any]) -> None:
-    """What a job that runs elsewhere says of itself: status, error, covered, events, the paces, eta, at, finished."""
+async def report(connection: AsyncConnection, job: Job, told: Progress, *, error: str | None, at: datetime) -> None:
+    """What a job that runs elsewhere says of itself; its pace comes from what it said before."""
+    covered, events = told.covered_blocks - job.covered_blocks, told.events_written - job.events_written
+    pace = job.pace.after(covered, events, (at - job.updated_at).total_seconds()) if job.started_at else job.pace
+    over = told.status in OVER
+    left = None if over else pace.left(job.total_blocks - told.covered_blocks, None)
     await connection.execute(
         text(
             "UPDATE backfill_jobs SET status = :status, error = :error, covered_blocks = :covered,"
@@ -189,8 +193,28 @@ async def report(connection: AsyncConnection, job: Job, told: Mapping[str, Any])
             " started_at = coalesce(started_at, :at), finished_at = :finished"
             " WHERE tenant_id = :tenant AND job_id = :job"
         ),
-        {"tenant": job.tenant_id, "job": job.job_id, **told},
+        {
+            "status": told.status,
+            "error": error,
+            "covered": told.covered_blocks,
+            "events": told.events_written,
+            "blocks_per_second": pace.blocks_per_second,
+            "events_per_second": pace.events_per_second,
+            "eta": finish_at(at, left),
+            "at": at,
+            "finished": at if over else None,
+            "tenant": job.tenant_id,
+            "job": job.job_id,
+        },
     )
+
+
+async def finalized_number(connection: AsyncConnection, source_id: int) -> int:
+    """The last block of which a source's relayer knows that it is final."""
+    found = await connection.scalar(
+        text("SELECT finalized_number FROM chain_cursors WHERE source_id = :source"), {"source": source_id}
+    )
+    return -1 if found is None else int(found)
 
 
 async def verified(connection: AsyncConnection, job: Job, found: Mapping[str, Any]) -> None:

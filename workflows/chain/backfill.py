@@ -47,7 +47,7 @@ CHUNKS_AT_ONCE = 3
 #: A chunk may be long, and its turn may come late; what counts is that it heartbeats.
 CHUNK_TIMEOUT = timedelta(hours=12)
 CHUNK_LIMIT = timedelta(hours=24)
-HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+HEARTBEAT_TIMEOUT = timedelta(seconds=8)
 #: Looks at the chain's end, and at everything that is stored of a range.
 LOOK_TIMEOUT = timedelta(minutes=30)
 LOOK_LIMIT = timedelta(hours=24)
