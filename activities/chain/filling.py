@@ -40,6 +40,7 @@ class FillPace:
     """How chunks are filled. ``ahead_events`` lie fetched in memory at most, and one piece more."""
 
     first_blocks: int = 100
+    piece_events: int = PIECE_EVENTS
     ahead_events: int = 2 * PIECE_EVENTS
     look_seconds: float = 0.25
     #: A chunk whose turn does not come in this time gives its place in the process to others.
@@ -171,7 +172,8 @@ class Filler:
             after = piece.blocks[-1]
             if source.sequenced:
                 sequence = _last_sequence(piece, sequence)
-            blocks = next_blocks(last - first + 1, len(piece.events), chunk.last - chunk.first + 1)
+            left, aim = chunk.last - chunk.first + 1, self._pace.piece_events
+            blocks = next_blocks(last - first + 1, len(piece.events), left, aim=aim)
             self._shared.blocks[source.source_id] = blocks
             first = last + 1
 

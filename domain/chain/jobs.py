@@ -109,11 +109,11 @@ class Pace:
         return timedelta(seconds=min(seconds, 10 * 365 * 86_400))
 
 
-def next_blocks(fetched: int, events: int, left: int) -> int:
-    """How many blocks the next piece has, after one of ``fetched`` blocks had so many events."""
+def next_blocks(fetched: int, events: int, left: int, *, aim: int = PIECE_EVENTS) -> int:
+    """How many blocks the next piece has, after one of ``fetched`` blocks had so many events; ``aim`` are wanted."""
     if not events:
         return max(1, min(left, fetched * _GROWTH))
-    fits = max(1, PIECE_EVENTS * fetched // events)
+    fits = max(1, aim * fetched // events)
     return max(1, min(left, fits, fetched * _GROWTH))
 
 

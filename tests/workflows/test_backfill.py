@@ -3,145 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any
-from uuid import UUID
+from datetime import timedelta
 
+import psycopg
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus
 
-from activities.chain.backfill_messages import BackfillCommand, BackfillRun
-from activities.chain.filling import FillPace
-from db.chain import coverage, jobs
-from db.chain.jobs import Job, NewJob
-from db.engine import Role, create_engine, tenant_transaction, transaction
-from db.identity import create_tenant
+from db.chain import jobs
+from db.chain.jobs import NewJob
+from db.engine import tenant_transaction
 from db.ids import new_id
-from domain.chain import Source
 from domain.chain.jobs import JobCommand, JobStatus
 from domain.errors import Refusal
 from domain.ids import backfill_workflow_id
 from kit.clock import now
-from kit.temporal import connect
-from tests.chain.memory import CHAIN, MemoryChain, MemoryDesk, followed
-from tests.databases import migrated_database
+from tests.backfilling import Bench
+from tests.chain.memory import followed
 from tests.polling import eventually
-from tools.deployment import Build, make_current
-from tools.local.postgres import EmbeddedPostgres
-from tools.local.temporal import TemporalDevServer
-from worker import create_backfill_worker, create_worker
-from workflows.chain.backfill_client import BackfillClient
-
-PACE = FillPace(first_blocks=7, look_seconds=0.05)
-QUEUE = "backfill-test"
-
-
-@dataclass
-class Bench:
-    """A database with a tenant, and a worker whose chain is in memory."""
-
-    url: str
-    client: Client
-    tenants: AsyncEngine
-    engine: AsyncEngine
-    chains: dict[str, MemoryDesk]
-    tenant: UUID = field(default_factory=new_id)
-
-    @property
-    def jobs(self) -> BackfillClient:
-        return BackfillClient(self.client, QUEUE)
-
-    def chain(self, length: int, **how: Any) -> MemoryDesk:
-        self.chains[CHAIN] = MemoryDesk(MemoryChain(length, **how))
-        return self.chains[CHAIN]
-
-    async def start(self, source: Source, first: int, last: int, *, chunk_blocks: int = 50) -> UUID:
-        new = NewJob(new_id(), source.source_id, source.relayer_id, first, last, chunk_blocks)
-        async with tenant_transaction(self.tenants, self.tenant) as connection:
-            await jobs.insert(connection, self.tenant, new, at=now())
-        run = BackfillRun(tenant_id=self.tenant, job_id=new.job_id)
-        await self.jobs.start(run, name=new.name, summary="a test")
-        return new.job_id
-
-    async def say(self, job_id: UUID, said: JobCommand) -> JobStatus:
-        asked = BackfillCommand(command_id=new_id(), command=said)
-        return (await self.jobs.command(self.tenant, job_id, asked)).status
-
-    async def job(self, job_id: UUID) -> Job:
-        async with tenant_transaction(self.tenants, self.tenant) as connection:
-            return await jobs.get(connection, self.tenant, job_id)
-
-    async def until(self, job_id: UUID, *statuses: JobStatus) -> Job:
-        async def there() -> bool:
-            return (await self.job(job_id)).status in statuses
-
-        await eventually(there)
-        return await self.job(job_id)
-
-    async def completed(self, job_id: UUID) -> Job:
-        job = await self.until(job_id, JobStatus.COMPLETED, JobStatus.FAILED)
-        assert job.status is JobStatus.COMPLETED, job.error
-        return job
-
-    async def sql(self, query: str, **parameters: Any) -> list[Any]:
-        async with transaction(self.engine) as connection:
-            done = await connection.execute(text(query), parameters)
-            return list(done.all()) if done.returns_rows else []
-
-    async def covered(self, source: Source) -> tuple[tuple[int, int], ...]:
-        async with transaction(self.engine) as connection:
-            return await coverage.covered(connection, source.source_id)
-
-    async def stored(self, source: Source) -> list[int]:
-        rows = await self.sql(
-            "SELECT sequence FROM chain_events WHERE source_id = :id AND canonical ORDER BY block_number, log_index",
-            id=source.source_id,
-        )
-        return [row.sequence for row in rows]
-
-    async def told(self, *types: str) -> list[dict[str, Any]]:
-        rows = await self.sql(
-            "SELECT data FROM outbox WHERE tenant_id = :tenant AND type = ANY (:types) ORDER BY outbox_id",
-            tenant=self.tenant,
-            types=list(types),
-        )
-        return [row.data for row in rows]
-
-
-@pytest.fixture(scope="module")
-def quiet(postgres: EmbeddedPostgres) -> Iterator[str]:
-    with migrated_database(postgres) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-async def workers(quiet: str, temporal: Client, temporal_server: TemporalDevServer) -> AsyncIterator[Bench]:
-    """Two processes' worth of fillers, and one worker for the workflows."""
-    tenants = create_engine(quiet, Role.APP, pool_size=5)
-    engine = create_engine(quiet, Role.ENGINE, pool_size=12)
-    chains: dict[str, MemoryDesk] = {}
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(tenants.dispose)
-        stack.push_async_callback(engine.dispose)
-        worker = create_worker(temporal, QUEUE, "1", tenants=tenants, engine=engine, deployment=QUEUE)
-        await stack.enter_async_context(worker)
-        for client in (temporal, await connect(temporal_server.address)):
-            filler = create_backfill_worker(client, QUEUE, engine=engine, chains=chains, pace=PACE)
-            await stack.enter_async_context(filler)
-        await make_current(temporal, Build(QUEUE, "1"))
-        yield Bench(quiet, temporal, tenants, engine, chains)
-
-
-@pytest.fixture
-async def bench(workers: Bench) -> Bench:
-    made = Bench(workers.url, workers.client, workers.tenants, workers.engine, workers.chains)
-    async with transaction(made.tenants) as connection:
-        await create_tenant(connection, new_tenant=made.tenant, name=f"backfill {made.tenant}")
-    return made
+from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
 
 
 async def test_a_range_is_filled_and_looked_at_again(bench: Bench) -> None:
@@ -279,3 +158,46 @@ async def test_an_event_that_was_left_out_at_a_boundary_is_found_when_pieces_joi
     await bench.completed(await bench.start(source, 0, 299, chunk_blocks=100))
     assert desk.loses_at is None, "it was left out once"
     assert await bench.stored(source) == list(range(1, 901))
+
+
+async def test_a_job_that_nobody_carries_is_brought_back(bench: Bench) -> None:
+    """Its workflow was never started: Temporal was away when it was asked for."""
+    bench.chain(50)
+    source = await followed(bench.tenants, bench.tenant)
+    new = NewJob(new_id(), source.source_id, source.relayer_id, 0, 49, 10)
+    async with tenant_transaction(bench.tenants, bench.tenant) as connection:
+        await jobs.insert(connection, bench.tenant, new, at=now() - timedelta(minutes=5))
+    looked = await bench.run(BackfillWatchWorkflow.run)
+    assert looked >= 1
+    await bench.completed(new.job_id)
+
+
+async def test_old_jobs_go(bench: Bench) -> None:
+    bench.chain(50)
+    source = await followed(bench.tenants, bench.tenant)
+    old, young = [await bench.start(source, 0, 49, chunk_blocks=10) for _ in range(2)]
+    for job_id in (old, young):
+        await bench.completed(job_id)
+    await bench.sql(
+        "UPDATE backfill_jobs SET finished_at = finished_at - interval '181 days' WHERE job_id = :job", job=old
+    )
+    assert await bench.run(BackfillRetentionWorkflow.run) == 1
+    assert await bench.sql("SELECT 1 FROM backfill_chunks WHERE job_id = :job", job=old) == []
+    left = await bench.sql("SELECT job_id FROM backfill_jobs WHERE source_id = :s", s=source.source_id)
+    assert [row.job_id for row in left] == [young]
+
+
+async def test_a_range_that_meets_the_live_end_joins_it(bench: Bench) -> None:
+    """Above the range stands what the live end wrote, with every block; the numbers run on over the boundary."""
+    desk = bench.chain(200)
+    source = await followed(bench.tenants, bench.tenant)
+    await bench.completed(await bench.start(source, 150, 199))
+    with psycopg.connect(bench.url) as connection:
+        connection.execute(
+            "UPDATE chain_blocks SET parent_hash = %s WHERE source_id = %s AND number = 150",
+            [bytes(32), source.source_id],
+        )
+    failed = await bench.until(await bench.start(source, 100, 149), JobStatus.FAILED)
+    assert (failed.error or "").startswith("job_forked")
+    assert await bench.covered(source) == ((150, 199),), "what does not join is not written"
+    assert desk.fetched
