@@ -13,6 +13,7 @@ WORKER_SOURCES = (
     "activities",
     "workflows",
     "kit",
+    "contracts/escrow.json",
     "worker.py",
     "outside.py",
     "requirements/runtime.txt",

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from eth_utils.abi import abi_to_signature, event_abi_to_log_topic, function_abi_to_4byte_selector
+
 from kit.build import ROOT
 from tools.local.home import write_atomically
 from tools.local.process import StackError
@@ -39,12 +41,23 @@ class Artefact:
     runtime: str
 
     def interface(self) -> dict[str, Any]:
-        """Its ABI, what it was made from, and the hash of the code at its address (``eth_getCode``), without code."""
+        """Its ABI, what it was made from, and the hash of the code at its address (``eth_getCode``), without code.
+
+        ``topics`` are the hashes by which a chain calls its events, ``selectors`` those of its functions, by signature:
+        who reads the chain needs no hash function then.
+        """
+        events = [each for each in self.abi if each["type"] == "event"]
+        functions = [each for each in self.abi if each["type"] == "function"]
         return {
             "name": self.name,
             "compiler": self.compiler,
             "source_sha256": self.source_sha256,
             "runtime_sha256": hashlib.sha256(bytes.fromhex(self.runtime.removeprefix("0x"))).hexdigest(),
+            "topics": {each["name"]: f"0x{event_abi_to_log_topic(_typed(each)).hex()}" for each in events},
+            "selectors": {
+                abi_to_signature(_typed(each)): f"0x{function_abi_to_4byte_selector(_typed(each)).hex()}"
+                for each in functions
+            },
             "abi": self.abi,
         }
 
@@ -74,6 +87,11 @@ def build(source: Path, kept_in: Path) -> Artefact:
 def interface_page(kept_in: Path) -> str:
     """The text of ``INTERFACE``."""
     return json.dumps(build(SOURCE, kept_in).interface(), indent=1) + "\n"
+
+
+def _typed(entry: dict[str, Any]) -> Any:
+    """An entry of an ABI, for a library that has a type for each kind of them."""
+    return entry
 
 
 @cache

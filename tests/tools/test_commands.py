@@ -106,7 +106,7 @@ def test_the_first_key_is_kept_while_it_works_and_has_every_scope(
 
 def test_the_build_id_follows_what_workers_run(tmp_path: Path) -> None:
     for source in WORKER_SOURCES:
-        target = tmp_path / (source if source.endswith((".py", ".txt")) else f"{source}/x.py")
+        target = tmp_path / (source if source.endswith((".py", ".txt", ".json")) else f"{source}/x.py")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(source)
     first = build_id(tmp_path)
@@ -115,7 +115,7 @@ def test_the_build_id_follows_what_workers_run(tmp_path: Path) -> None:
     (tmp_path / "domain" / "notes.md").write_text("x")
     assert build_id(tmp_path) == first
     for source in WORKER_SOURCES:
-        target = tmp_path / (source if source.endswith((".py", ".txt")) else f"{source}/x.py")
+        target = tmp_path / (source if source.endswith((".py", ".txt", ".json")) else f"{source}/x.py")
         target.write_text("changed")
         assert build_id(tmp_path) != first
         target.write_text(source)
