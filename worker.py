@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -33,11 +33,6 @@ from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
-from activities.chain.backfill import BackfillActivities
-from activities.chain.backfill_watch import BackfillWatchActivities
-from activities.chain.filling import FillPace
-from activities.chain.jobs import FillingActivities
-from activities.chain.ports import ChainDesk
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
@@ -63,6 +58,7 @@ from activities.transfers.watch import TransferWatchActivities
 from activities.webhooks import fanout
 from activities.webhooks.lane import Pace
 from activities.webhooks.steps import WebhookActivities, WebhookWatchActivities
+from chainwork import chain_steps, create_backfill_worker, create_chain_worker
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
@@ -73,9 +69,9 @@ from kit.logs import configure_logging
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
-from outside import create_outward, create_price_desk, create_publisher, create_senders, local_senders
+from outside import create_chains, create_outward, create_price_desk, create_publisher, create_senders, local_senders
 from workflows.client import EscrowClient
-from workflows.limits import backfill_queue, webhook_queue
+from workflows.limits import webhook_queue
 from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
@@ -96,10 +92,10 @@ PACE: dict[str, Any] = {
 
 #: Endpoints whose turns a process takes at a time; one that hangs holds one of them.
 WEBHOOK_TURNS_MAX = 500
-#: Chunks that a process has under way at a time; most of them wait.
-BACKFILL_CHUNKS_MAX = 60
 #: Connections for turns: each is needed for moments.
 WEBHOOK_CONNECTIONS = 8
+#: Connections for what follows and fills in chains.
+CHAIN_CONNECTIONS = 12
 
 _log = logging.getLogger("worker")
 
@@ -158,7 +154,7 @@ def create_worker(
         MarginActivities(tenants, doorbell).check,
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
-        *_backfilling(tenants, engine, doorbell),
+        *chain_steps(tenants, engine, doorbell),
     ]
     return Worker(
         client,
@@ -197,35 +193,6 @@ def _alerting(
         sending.find,
         AlertWatchActivities(engine).resume_overdue,
     ]
-
-
-def _backfilling(tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell) -> list[Any]:
-    """The steps of backfill jobs that ask no chain."""
-    jobs, watch = BackfillActivities(tenants, doorbell), BackfillWatchActivities(engine)
-    return [jobs.load, jobs.command, jobs.end, watch.resume_idle, watch.delete_old]
-
-
-def create_backfill_worker(
-    client: Client,
-    task_queue: str,
-    *,
-    engine: AsyncEngine,
-    chains: Mapping[str, ChainDesk],
-    pace: FillPace | None = None,
-) -> Worker:
-    """Who fills chunks of backfill jobs, beside the worker of ``task_queue``; ``engine`` sees every tenant.
-
-    It has no workflows and no version of its own: any build fills any chunk.
-    """
-    filling = FillingActivities(engine, Doorbell(engine), chains, pace or FillPace())
-    return Worker(
-        client,
-        task_queue=backfill_queue(task_queue),
-        activities=[filling.plan, filling.fill, filling.verify],
-        interceptors=[FailureInterceptor()],
-        max_concurrent_activities=BACKFILL_CHUNKS_MAX,
-        graceful_shutdown_timeout=timedelta(0),
-    )
 
 
 def create_webhook_worker(
@@ -280,10 +247,15 @@ async def run(settings: WorkerSettings) -> None:
     tenants = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
     engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8 + settings.book_groups)
     sending = create_engine(settings.database_url, Role.ENGINE, pool_size=WEBHOOK_CONNECTIONS)
+    chains = create_engine(settings.database_url, Role.ENGINE, pool_size=CHAIN_CONNECTIONS)
+    desks = create_chains(settings, chains)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
         stack.push_async_callback(sending.dispose)
+        stack.push_async_callback(chains.dispose)
+        for desk in desks.values():
+            stack.push_async_callback(desk.close)
         stack.push_async_callback(outward.close)
         stack.push_async_callback(prices.close)
         senders = create_senders(settings, engine, outward)
@@ -308,6 +280,8 @@ async def run(settings: WorkerSettings) -> None:
             base_url=settings.public_url,
         )
         webhooks = create_webhook_worker(client, settings.temporal_task_queue, engine=sending, outward=outward)
+        following = create_chain_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
+        filling = create_backfill_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
         feed = create_relay(
             client,
             settings.temporal_task_queue,
@@ -317,14 +291,15 @@ async def run(settings: WorkerSettings) -> None:
         )
         relay = asyncio.create_task(feed.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
-        tasks.append(asyncio.create_task(_until(webhooks, stop), name="webhooks"))
+        for beside, name in ((webhooks, "webhooks"), (following, "chains"), (filling, "backfill")):
+            tasks.append(asyncio.create_task(_until(beside, stop), name=name))
         tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        await asyncio.gather(*tasks[1:3], return_exceptions=True)
+        await asyncio.gather(*tasks[1:5], return_exceptions=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

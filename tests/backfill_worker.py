@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.chain.filling import FillPace
 from activities.chain.ports import Lane
+from chainwork import create_backfill_worker
 from db.engine import Role, create_engine
 from domain.chain import Block, Fetched, Source
 from kit.temporal import connect
 from tests.chain.memory import CHAIN, MemoryChain, MemoryDesk
-from worker import create_backfill_worker
 
 LENGTH, DENSITY = 200, 3
 PIECES = 4

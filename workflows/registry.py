@@ -17,6 +17,7 @@ from workflows.alerts.workflow import AlertWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
 from workflows.chain.backfill import BackfillWorkflow
 from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
+from workflows.chain.relayer import RelayerWatchWorkflow, RelayerWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
@@ -56,6 +57,8 @@ WORKFLOWS: tuple[type[Any], ...] = (
     BackfillWorkflow,
     BackfillWatchWorkflow,
     BackfillRetentionWorkflow,
+    RelayerWorkflow,
+    RelayerWatchWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from activities.chain.filling import FillPace
+from chainwork import create_backfill_worker
 from db.ids import new_id
 from domain.identity import Scope
 from tests.api.caller import Caller, ok, refused
 from tests.chain.memory import CHAIN, MemoryChain, MemoryDesk, followed
 from tests.desk import TASK_QUEUE
 from tests.polling import eventually
-from worker import create_backfill_worker
 
 START, STATUS = "monitoring/backfill/start", "monitoring/backfill/status"
 PROGRESS = "monitoring/backfill/progress"

@@ -19,7 +19,20 @@ from tools.local.home import Home, StackFile
 from tools.local.process import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("activities", "api", "db", "domain", "kit", "requirements", "tools", "workflows", "worker.py", "outside.py")
+SOURCES = ("activities", "api", "db", "domain", "kit", "requirements", "tools", "workflows")
+SOURCES += ("worker.py", "outside.py", "chainwork.py")
+    "activities",
+    "api",
+    "db",
+    "domain",
+    "kit",
+    "requirements",
+    "tools",
+    "workflows",
+    "worker.py",
+    "outside.py",
+    "chainwork.py",
+)
 LIMIT_SECONDS = 120
 
 

@@ -9,6 +9,7 @@ import pytest
 from temporalio.client import Client
 
 from activities.chain.filling import FillPace
+from chainwork import create_backfill_worker
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from kit.temporal import connect
@@ -18,7 +19,7 @@ from tests.databases import migrated_database
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.temporal import TemporalDevServer
-from worker import create_backfill_worker, create_worker
+from worker import create_worker
 
 PACE = FillPace(first_blocks=7, look_seconds=0.05)
 

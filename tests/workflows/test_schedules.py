@@ -28,6 +28,7 @@ def test_every_schedule_has_its_workflow_and_its_pace() -> None:
         "webhook-watch": ("WebhookWatchWorkflow", MINUTE),
         "backfill-watch": ("BackfillWatchWorkflow", MINUTE),
         "backfill-retention": ("BackfillRetentionWorkflow", DAY),
+        "relayer-watch": ("RelayerWatchWorkflow", MINUTE),
         "book-watch": ("BookWatchWorkflow", MINUTE),
         "book-audit": ("BookAuditWorkflow", 15 * MINUTE),
         "price-refresh": ("PriceRefreshWorkflow", RefreshPrices(), MINUTE / 4),
