@@ -399,7 +399,7 @@ GRANT INSERT (tenant_id, job_id, source_id, name, from_block, to_block, chunk_bl
     UPDATE (status, error, covered_blocks, events_written, blocks_per_second, events_per_second, eta_at, attempt,
         started_at, finished_at, updated_at) ON backfill_jobs TO holdfast_app;
 GRANT UPDATE (status, error, covered_blocks, known_blocks, events_written, blocks_per_second, events_per_second, eta_at,
-        verification, attempt, started_at, finished_at, updated_at) ON backfill_jobs TO holdfast_engine;
+        verification, attempt, started_at, finished_at, updated_at), DELETE ON backfill_jobs TO holdfast_engine;
 GRANT INSERT (tenant_id, job_id, chunk_no, first_block, last_block, done_to),
     UPDATE (done_to, events_written, leased_to, leased_until), DELETE ON backfill_chunks TO holdfast_engine;
 """
