@@ -8,9 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from activities.chain.gauges import ChainGauges
 from db.chain import coverage, rows, sources
 from db.engine import tenant_transaction, transaction
 from db.identity import create_tenant
@@ -317,3 +319,24 @@ async def test_health_turns_red_on_a_gap_that_nobody_fills(
     async with transaction(engine) as connection:
         await coverage.cover(connection, source.source_id, 106, 106)
     ok(await service.get("chain/health"))
+
+
+async def test_what_stands_here_is_in_the_metrics_too(source: Source, engine: AsyncEngine) -> None:
+    registry = CollectorRegistry()
+    gauges = ChainGauges(engine, registry=registry)
+    await heard(engine, source, 121, now())
+    await gauges.read()
+    labels = {"chain": "dev", "relayer": source.relayer_id}
+    figures = {
+        name: registry.get_sample_value(f"holdfast_chain_{name}", labels)
+        for name in ("head_block", "block", "finalized_block", "lag_blocks", "lag_seconds", "gap_blocks", "halted")
+    }
+    assert figures == {
+        "head_block": 121,
+        "block": 109,
+        "finalized_block": 104,
+        "lag_blocks": 12,
+        "lag_seconds": 144,
+        "gap_blocks": 0,
+        "halted": 0,
+    }
