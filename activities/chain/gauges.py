@@ -49,11 +49,8 @@ _PROVIDER: Final[Sequence[tuple[str, str, Callable[[Provider], float | None]]]] 
 class ChainGauges(Collector):
     """Reads, and tells what it read last. ``engine`` sees every tenant."""
 
-    def __init__(
-        self, engine: AsyncEngine, *, registry: CollectorRegistry = REGISTRY, seconds: float = SECONDS
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, *, registry: CollectorRegistry = REGISTRY) -> None:
         self._engine = engine
-        self._seconds = seconds
         self._relayers: Sequence[Standing] = ()
         self._providers: Sequence[Provider] = ()
         registry.register(self)
@@ -67,7 +64,7 @@ class ChainGauges(Collector):
                 _log.warning("gauges of chains wait for the database: %s", error)
             except Exception:  # noqa: BLE001 - logged with its traceback; who watches the process is not to lose it
                 _log.exception("gauges of chains could not be read")
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(SECONDS)
 
     async def read(self) -> None:
         """Read where every relayer and provider stands."""

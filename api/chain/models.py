@@ -25,7 +25,7 @@ ChainName = Annotated[
 ]
 Written = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=20_010, pattern=r"^[\x21-\x7E]+$"),
+    StringConstraints(min_length=1, max_length=400, pattern=r"^[\x21-\x7E]+$"),
     Field(examples=["0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419"]),
 ]
 BlockNumber = Annotated[int, WHOLE, Field(ge=0, le=BLOCK_MAX)]
