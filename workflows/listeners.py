@@ -15,6 +15,7 @@ from domain.ids import (
 )
 from workflows.alerts import AlertRun, AlertWorkflow
 from workflows.book import BookRun, BookWorkflow
+from workflows.chain.relayer_client import wake_relayer
 from workflows.margin import Cause, CheckMargin, MarginCheckWorkflow
 from workflows.search import attributes
 from workflows.settlement import SettlementRun, SettlementWorkflow
@@ -72,6 +73,11 @@ def _alert_news(event: TenantEvent) -> Wake:
     )
 
 
+def _source_registered(event: TenantEvent) -> Wake:
+    """Somebody wants a contract followed: its relayer begins."""
+    return wake_relayer(event.tenant_id, event.data["relayer_id"])
+
+
 LISTENERS: Mapping[str, Listener] = {
     "commands.received": _commands_received,
     "prices.ticked": _prices_ticked,
@@ -80,4 +86,5 @@ LISTENERS: Mapping[str, Listener] = {
     "alert.recovered": _alert_news,
     "alert.superseded": _alert_news,
     "alert.receipt": _alert_news,
+    "chain.source_registered": _source_registered,
 }

@@ -15,6 +15,7 @@ from domain.errors import HoldfastError
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.alerts.workflow import AlertWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
+from workflows.chain.relayer import RelayerWatchWorkflow, RelayerWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
@@ -51,6 +52,8 @@ WORKFLOWS: tuple[type[Any], ...] = (
     MarginCheckWorkflow,
     WebhookWorkflow,
     WebhookWatchWorkflow,
+    RelayerWorkflow,
+    RelayerWatchWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class
