@@ -35,6 +35,7 @@ from domain.money import Asset
 from domain.webhooks.addresses import Reach
 from kit.chains import ChainsConfig
 from workflows.alerts.client import AlertClient
+from workflows.chain.relayer_client import RelayerClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -79,6 +80,7 @@ class Services:
     webhooks: WebhookClient
     reach: Reach
     chains: ChainsConfig
+    relayers: RelayerClient
 
 
 class AssetBook:

@@ -45,6 +45,7 @@ from kit.chains import ChainsConfig, read_chains
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.alerts.client import AlertClient
+from workflows.chain.relayer_client import RelayerClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -176,6 +177,7 @@ def _services(
         webhooks=WebhookClient(temporal, queue),
         reach=reach,
         chains=chains,
+        relayers=RelayerClient(temporal, queue),
     )
 
 
