@@ -33,6 +33,7 @@ from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
+from activities.chain.gauges import ChainGauges
 from activities.chain.ports import ChainDesk
 from activities.chain.settling import Tokens
 from activities.consuming import Consumer
@@ -311,6 +312,7 @@ async def run(settings: WorkerSettings) -> None:
         for beside, name in ((webhooks, "webhooks"), (following, "chains"), (filling, "backfill")):
             tasks.append(asyncio.create_task(_until(beside, stop), name=name))
         tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
+        tasks.append(asyncio.create_task(ChainGauges(engine).run(), name="chain gauges"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})

@@ -36,6 +36,7 @@ from domain.webhooks.addresses import Reach
 from kit.chains import ChainsConfig
 from workflows.alerts.client import AlertClient
 from workflows.chain.backfill_client import BackfillClient
+from workflows.chain.relayer_client import RelayerClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -81,6 +82,7 @@ class Services:
     backfills: BackfillClient
     reach: Reach
     chains: ChainsConfig
+    relayers: RelayerClient
 
 
 class AssetBook:

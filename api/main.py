@@ -47,6 +47,7 @@ from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.alerts.client import AlertClient
 from workflows.chain.backfill_client import BackfillClient
+from workflows.chain.relayer_client import RelayerClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -199,6 +200,7 @@ def _services(
         backfills=BackfillClient(temporal, queue),
         reach=reach,
         chains=chains,
+        relayers=RelayerClient(temporal, queue),
     )
 
 

@@ -34,6 +34,7 @@ from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
+from worker import create_relay, create_webhook_worker, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"

@@ -75,6 +75,11 @@ class Home:
         return self.root / "prices.toml"
 
     @property
+    def chains_file(self) -> Path:
+        """Which chains can be followed."""
+        return self.root / "chains.toml"
+
+    @property
     def checkpoints(self) -> Path:
         """The signed checkpoints, outside the database."""
         return self.root / "checkpoints"
