@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import ssl
 import sys
+from collections.abc import Mapping
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.alerts.sending import Senders
+from activities.chain.desk import Desk
 from activities.chain.settling import Tokens
 from activities.ports import Outward, Publisher
 from activities.prices.desk import PriceDesk
 from activities.vendors.callback import CallbackClient
+from activities.vendors.chains import chain_desks
 from activities.vendors.mailbox import LocalCallback, LocalMailbox, LocalSms
 from activities.vendors.nats import NatsPublisher
 from activities.vendors.outward import OutwardClient
@@ -48,6 +51,15 @@ def create_price_desk(settings: WorkerSettings) -> PriceDesk:
         return PriceDesk() if manual is None else price_desk(manual_only(manual))
     except PricesUnusable as error:
         print(f"configuration: PRICES_FILE {error}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_CONFIGURATION)
+
+
+def create_chains(settings: WorkerSettings, engine: AsyncEngine) -> Mapping[str, Desk]:
+    """The chains that CHAINS_FILE says, through their providers; without a file none. ``engine`` sees every tenant."""
+    try:
+        return {} if settings.chains_file is None else chain_desks(read_chains(settings.chains_file), engine)
+    except ChainsUnusable as error:
+        print(f"configuration: CHAINS_FILE {error}", file=sys.stderr, flush=True)
     raise SystemExit(EXIT_CONFIGURATION)
 
 

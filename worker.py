@@ -35,6 +35,7 @@ from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
 from activities.chain.books import ChainBooksActivities
 from activities.chain.ports import ChainDesk
+from activities.chain.relayer import TURN_SECONDS, FollowingActivities, RelayerActivities, RelayerWatchActivities
 from activities.chain.settling import ChainSettlementActivities, ChainSettlementWatchActivities, Tokens
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
@@ -73,7 +74,7 @@ from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
 from outside import chain_tokens, create_outward, create_price_desk, create_publisher, create_senders, local_senders
 from workflows.client import EscrowClient
-from workflows.limits import webhook_queue
+from workflows.limits import chain_queue, webhook_queue
 from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
@@ -94,6 +95,8 @@ PACE: dict[str, Any] = {
 
 #: Endpoints whose turns a process takes at a time; one that hangs holds one of them.
 WEBHOOK_TURNS_MAX = 500
+#: Sources that a process follows at a time.
+RELAYER_TURNS_MAX = 200
 #: Connections for turns: each is needed for moments.
 WEBHOOK_CONNECTIONS = 8
 
@@ -158,6 +161,7 @@ def create_worker(
         MarginActivities(tenants, doorbell).check,
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
+        *_relaying(engine),
         *_settling(tenants, engine, doorbell, EscrowClient(client, task_queue), chains or {}, tokens or {}),
     ]
     return Worker(
@@ -218,6 +222,36 @@ def _alerting(
         sending.find,
         AlertWatchActivities(engine).resume_overdue,
     ]
+
+
+def _relaying(engine: AsyncEngine) -> list[Any]:
+    """The steps of relayers beside their turns; ``engine`` sees every tenant."""
+    relayers = RelayerActivities(engine, Doorbell(engine))
+    return [relayers.load, relayers.carry_out, RelayerWatchActivities(engine).bring_back]
+
+
+def create_chain_worker(
+    client: Client,
+    task_queue: str,
+    *,
+    engine: AsyncEngine,
+    chains: Mapping[str, ChainDesk],
+    turn_seconds: float = TURN_SECONDS,
+) -> Worker:
+    """Who takes relayers' turns, beside the worker of ``task_queue``; ``engine`` sees every tenant.
+
+    It has no workflows and no version of its own: any build takes any relayer's turn.
+    """
+    following = FollowingActivities(engine, Doorbell(engine), chains, turn_seconds=turn_seconds)
+    return Worker(
+        client,
+        task_queue=chain_queue(task_queue),
+        activities=[following.follow],
+        interceptors=[FailureInterceptor()],
+        max_concurrent_activities=RELAYER_TURNS_MAX,
+        max_heartbeat_throttle_interval=timedelta(seconds=1),
+        graceful_shutdown_timeout=GRACE,
+    )
 
 
 def create_webhook_worker(

@@ -33,6 +33,7 @@ from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
 from domain.webhooks.addresses import Reach
+from kit.chains import ChainsConfig
 from workflows.alerts.client import AlertClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
@@ -77,6 +78,7 @@ class Services:
     receipts: ReceiptDoor
     webhooks: WebhookClient
     reach: Reach
+    chains: ChainsConfig
 
 
 class AssetBook:

@@ -16,6 +16,7 @@ from temporalio.client import Client
 
 from api import (
     alerts,
+    chain,
     controls,
     escrow,
     events,
@@ -40,6 +41,7 @@ from db.engine import Role, close, create_engine
 from db.prices import PRICES_CHANNEL
 from domain.errors import Unavailable
 from domain.webhooks.addresses import Reach
+from kit.chains import ChainsConfig, read_chains
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.alerts.client import AlertClient
@@ -75,6 +77,10 @@ TAGS = [
         "name": "webhooks",
         "description": "Endpoints that get events, signed as Standard Webhooks has it, and what came of it.",
     },
+    {
+        "name": "chain",
+        "description": "What is followed on chains, how far, what was seen, and whether all is well.",
+    },
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
@@ -82,8 +88,10 @@ TAGS = [
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The application, which serves while Postgres or Temporal is down. Raises ``ValueError`` for OUTWARD_ALLOW."""
+    """The application, which serves while Postgres or Temporal is down. Raises ``ValueError`` for OUTWARD_ALLOW and
+    ``ChainsUnusable`` for CHAINS_FILE."""
     reach = Reach.parse(settings.outward_allow)
+    chains = ChainsConfig() if settings.chains_file is None else read_chains(settings.chains_file)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -96,7 +104,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
         price_book = PriceBook(engine)
         streams = Streams(engine, settings, stream_metrics, hear={PRICES_CHANNEL: price_book.forget})
-        services = _services(engine, temporal, settings.temporal_task_queue, price_book, streams, receipts, reach)
+        queue = settings.temporal_task_queue
+        services = _services(engine, temporal, queue, price_book, streams, receipts, reach, chains)
         app.state.services, keys = services, services.keys
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -129,7 +138,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts, webhooks)
+    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts, webhooks, chain)
     routers = [router for context in contexts for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)
@@ -146,6 +155,7 @@ def _services(
     streams: Streams,
     receipts: ReceiptDoor,
     reach: Reach,
+    chains: ChainsConfig,
 ) -> Services:
     """What routes work with; ``queue`` is where workflows are taken up."""
     return Services(
@@ -165,6 +175,7 @@ def _services(
         receipts=receipts,
         webhooks=WebhookClient(temporal, queue),
         reach=reach,
+        chains=chains,
     )
 
 

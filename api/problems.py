@@ -40,7 +40,8 @@ STATUS: dict[int, frozenset[str]] = {
     404: frozenset({"not_found", "escrow_unknown", "transaction_unknown", "key_unknown", "asset_not_found"})
     | {"transfer_unknown", "freeze_unknown", "command_unknown", "reconciliation_unknown", "price_unknown"}
     | {"margin_account_unknown", "alert_unknown", "contact_unknown", "template_unknown"}
-    | {"webhook_unknown", "delivery_unknown", "replay_unknown"},
+    | {"webhook_unknown", "delivery_unknown", "replay_unknown"}
+    | {"relayer_unknown", "job_unknown"},
     409: frozenset(escrow_codes.WHEN)
     | {
         "no_arbiter",
@@ -74,6 +75,16 @@ STATUS: dict[int, frozenset[str]] = {
         "contact_code_expired",
         "webhook_disabled",
         "delivery_waiting",
+        "source_taken",
+        "relayer_not_running",
+        "block_not_reached",
+        "rewind_below_finalized",
+        "job_over",
+        "job_not_paused",
+        "job_not_failed",
+        "job_external",
+        "job_not_external",
+        "progress_invalid",
     },
     413: frozenset({"body_too_large"}),
     415: frozenset({"content_type_unsupported"}),

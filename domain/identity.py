@@ -56,6 +56,8 @@ class Scope(StrEnum):
     ALERTS_WRITE = "alerts:write"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
+    CHAIN_READ = "chain:read"
+    CHAIN_WRITE = "chain:write"
     PLATFORM_WRITE = "platform:write"
     KEYS_WRITE = "keys:write"
     TENANTS_WRITE = "tenants:write"

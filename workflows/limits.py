@@ -31,6 +31,11 @@ FROZEN_PAUSE = timedelta(seconds=15)
 FROZEN_PAUSE_MAX = timedelta(minutes=5)
 
 
+def chain_queue(task_queue: str) -> str:
+    """Where turns of relayers are taken, beside a task queue: each lasts a minute, and holds a place all the while."""
+    return f"{task_queue}-chains"
+
+
 def webhook_queue(task_queue: str) -> str:
     """Where turns of endpoints are taken, beside a task queue: strangers' servers hold up nothing else."""
     return f"{task_queue}-webhooks"

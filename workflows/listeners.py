@@ -16,6 +16,7 @@ from domain.ids import (
 )
 from workflows.alerts import AlertRun, AlertWorkflow
 from workflows.book import BookRun, BookWorkflow
+from workflows.chain.relayer_client import wake_relayer
 from workflows.chain.settlement import ChainSettlementRun, ChainSettlementWorkflow
 from workflows.margin import Cause, CheckMargin, MarginCheckWorkflow
 from workflows.search import attributes
@@ -74,6 +75,11 @@ def _alert_news(event: TenantEvent) -> Wake:
     )
 
 
+def _source_registered(event: TenantEvent) -> Wake:
+    """Somebody wants a contract followed: its relayer begins."""
+    return wake_relayer(event.tenant_id, event.data["relayer_id"])
+
+
 def _chain_finalized(event: TenantEvent) -> Wake:
     """Events of a contract became final, or were filled in below what is: they are settled, in order."""
     relayer_id = event.data["relayer_id"]
@@ -97,4 +103,5 @@ LISTENERS: Mapping[str, Listener] = {
     "alert.recovered": _alert_news,
     "alert.superseded": _alert_news,
     "alert.receipt": _alert_news,
+    "chain.source_registered": _source_registered,
 }

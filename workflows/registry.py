@@ -16,6 +16,7 @@ from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.alerts.workflow import AlertWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
 from workflows.chain.reconciliation import ChainReconciliationWorkflow
+from workflows.chain.relayer import RelayerWatchWorkflow, RelayerWorkflow
 from workflows.chain.settlement import ChainSettlementWatchWorkflow, ChainSettlementWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
@@ -53,6 +54,8 @@ WORKFLOWS: tuple[type[Any], ...] = (
     MarginCheckWorkflow,
     WebhookWorkflow,
     WebhookWatchWorkflow,
+    RelayerWorkflow,
+    RelayerWatchWorkflow,
     ChainSettlementWorkflow,
     ChainSettlementWatchWorkflow,
     ChainReconciliationWorkflow,

@@ -19,6 +19,7 @@ from temporalio.client import (
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow
 from workflows.chain.reconciliation import BooksSweep, ChainReconciliationWorkflow
+from workflows.chain.relayer import RelayerWatchWorkflow
 from workflows.chain.settlement import ChainSettlementWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
@@ -143,6 +144,15 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
                 summary="bring back the workflows of alerts that are overdue",
             ),
             offset=timedelta(seconds=50),
+        ),
+        "holdfast:relayer-watch": _every(
+            _MINUTE,
+            start(
+                RelayerWatchWorkflow.run,
+                name="relayer-watch",
+                summary="bring back relayers that hear nothing of their chain",
+            ),
+            offset=timedelta(seconds=30),
         ),
         "holdfast:book-watch": _every(
             _MINUTE,

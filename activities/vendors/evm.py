@@ -105,7 +105,13 @@ class EvmReader:
     async def events(self, source: Source, first: int, last: int) -> Sequence[Event]:
         """Every event of the contract in these blocks, by one ``eth_getLogs``."""
         (address,) = source.addresses
-        logs = await self._logs({"fromBlock": hex(first), "toBlock": hex(last), "address": _hex(address)})
+        try:
+            logs = await self._logs({"fromBlock": hex(first), "toBlock": hex(last), "address": _hex(address)})
+        except ChainFault as fault:
+            # Some vendors name a limit and refuse less than that, too: what was asked for is what it must be below.
+            if fault.limit_blocks is not None and fault.limit_blocks > last - first:
+                fault.limit_blocks = None
+            raise
         return self._decoder.events(logs, address, first, last)
 
     async def events_of(self, source: Source, block: Block) -> Sequence[Event]:
@@ -115,8 +121,11 @@ class EvmReader:
         return self._decoder.events(logs, address, block.number, block.number, block)
 
     async def counter(self, source: Source, block: Block) -> int | None:
-        """``sequence()`` as of exactly this block (EIP-1898); None before there was a contract, and where the node
-        has dropped the state."""
+        """``sequence()`` as of exactly this block (EIP-1898).
+
+        None before there was a contract, and where the node has dropped the state. Some answer as if there had never
+        been a contract then (erigontech/erigon#3152, #18912), so that is never a zero.
+        """
         said = await self._call(source, block, interface().selectors["sequence()"])
         if said is None:
             return None

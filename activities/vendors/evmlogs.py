@@ -9,7 +9,7 @@ from binascii import Error as HexInvalid
 from binascii import unhexlify
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,10 +18,12 @@ from domain.chain import Block, Event
 from kit.evm import WORD, Layout, interface
 
 _QUANTITY_DIGITS_MAX: Final = 18
+_NO_NUMBER: Final = bytes(WORD)
 
 
-class Log(msgspec.Struct, rename="camel"):
-    """As ``eth_getLogs`` answers it (ethereum/execution-apis); ``block_timestamp`` is younger than others."""
+class Log(msgspec.Struct, rename="camel", gc=False):
+    """As ``eth_getLogs`` answers it (ethereum/execution-apis); ``block_timestamp`` is younger than the others, and not
+    everywhere the same."""
 
     address: str
     topics: list[str]
@@ -31,8 +33,8 @@ class Log(msgspec.Struct, rename="camel"):
     transaction_hash: str
     transaction_index: str
     log_index: str
-    block_timestamp: str | None = None
-    removed: bool = False
+    block_timestamp: Any = None
+    removed: bool | None = False
 
 
 def nonsense(message: str) -> ChainFault:
@@ -69,7 +71,7 @@ class _Reading:
     digits: list[int]
     zeros: int
     choices: tuple[tuple[int, frozenset[int]], ...]
-    subject: slice
+    subject: slice | None
     account: slice
     token: slice | None
     amount: slice | None
@@ -86,7 +88,7 @@ class _Reading:
             digits=[0, *layout.indexed * [2 * WORD], 2 * (layout.size - WORD * layout.indexed)],
             zeros=layout.zeros,
             choices=layout.choices,
-            subject=account if subject is None else slice(subject, subject + WORD),
+            subject=None if subject is None else slice(subject, subject + WORD),
             account=account,
             token=None if token is None else slice(token + 12, token + WORD),
             amount=None if amount is None else slice(amount, amount + WORD),
@@ -108,90 +110,81 @@ class LogDecoder:
         Raises ``ChainFault``: ``NONSENSE`` for a log of another contract, of another block, that was removed, that is
         there twice or out of order, or that the contract cannot have written.
         """
-        wanted = "0x" + address.hex()
-        numbers: dict[str, int] = {}
-        found: list[Event] = []
-        append, readings, read = found.append, self._readings, self._read
-        seen_block = seen_transaction = ""
-        number, before, log_before, index, index_before, ordinal, at = -1, -1, -1, -1, -1, 0, 0
-        block_hash = transaction_hash = b""
+        wanted = f"0x{address.hex()}"
+        numbers, seen, found = _Numbers(), set[str](), list[Event]()
+        said_hash = said_number = said_transaction = said_index = ""
+        number, block_hash, index, transaction, ordinal, at, log_before = -1, b"", -1, b"", 0, 0, -1
         for log in logs:
             if log.removed:
                 raise nonsense("a log that a reorganisation removed")
             if log.address != wanted and log.address.lower() != wanted:
                 raise nonsense("a log of another contract")
-            if log.block_hash != seen_block:
-                number, block_hash, at = self._block(log, first, last, block)
+            if log.block_hash != said_hash:
+                before, (number, block_hash, at) = number, _block(log)
+                said_hash, said_number, said_transaction = log.block_hash, log.block_number, ""
+                index = log_before = -1
                 if number <= before:
                     raise nonsense(f"logs of block {number} behind those of block {before}, or of two blocks there")
-                before, log_before, index_before, seen_block, seen_transaction = number, -1, -1, log.block_hash, ""
-                said = log.block_number
-            elif log.block_number != said:
-                raise nonsense(f"block {number} has another number in another log")
-            if log.transaction_hash != seen_transaction:
-                transaction_hash, seen_transaction = octets(log.transaction_hash, WORD), log.transaction_hash
-                index, ordinal = quantity(log.transaction_index), 0
-                if index <= index_before:
-                    raise nonsense(f"transactions of block {number} out of order")
-                index_before, said_index = index, log.transaction_index
-            elif log.transaction_index != said_index:
-                raise nonsense(f"a transaction of block {number} is in two places")
-            place = numbers.get(log.log_index)
-            if place is None:
-                place = numbers[log.log_index] = quantity(log.log_index)
-            if place <= log_before:
-                raise nonsense(f"logs of block {number} twice or out of order")
-            log_before = place
-            reading = readings.get(log.topics[0]) if log.topics else None
+                if not first <= number <= last or (block is not None and block_hash != block.hash):
+                    raise nonsense(f"a log of block {number}, which was not asked for")
+            if log.transaction_hash != said_transaction:
+                said_transaction, said_index = log.transaction_hash, log.transaction_index
+                index_before, index, ordinal = index, numbers[said_index], 0
+                transaction = octets(said_transaction, WORD)
+                if index <= index_before or said_transaction in seen:
+                    raise nonsense(f"transactions of block {number} twice or out of order")
+                seen.add(said_transaction)
+            place = numbers[log.log_index]
+            if place <= log_before or log.block_number != said_number or log.transaction_index != said_index:
+                raise nonsense(f"logs of block {number} twice, out of order, or in two places")
+            reading = self._readings.get(log.topics[0]) if log.topics else None
             if reading is None:
                 raise nonsense(f"a log of block {number} with an event that the contract does not have")
-            payload, sequence = read(reading, log)
-            append(
-                Event(
-                    number,
-                    block_hash,
-                    transaction_hash,
-                    index,
-                    place,
-                    ordinal,
-                    reading.kind,
-                    sequence,
-                    payload[reading.subject],
-                    payload[reading.account],
-                    None if reading.token is None else payload[reading.token],
-                    None if reading.amount is None else int.from_bytes(payload[reading.amount]),
-                    payload,
-                    at,
-                )
+            payload = _payload(reading, log)
+            sequence = int.from_bytes(payload[:WORD])
+            account, token, amount = payload[reading.account], reading.token, reading.amount
+            # As Event() makes it, without the call in between.
+            row = (
+                *(number, block_hash, transaction, index, place, ordinal, reading.kind, sequence),
+                *(account if reading.subject is None else payload[reading.subject], account),
+                None if token is None else payload[token],
+                None if amount is None else int.from_bytes(payload[amount]),
+                *(payload, at),
             )
-            ordinal += 1
+            found.append(tuple.__new__(Event, row))
+            ordinal, log_before = ordinal + 1, place
         return found
 
-    @staticmethod
-    def _block(log: Log, first: int, last: int, block: Block | None) -> tuple[int, bytes, int]:
-        """The number, hash and time (0 where the node does not say) of a log's block."""
-        number, block_hash = quantity(log.block_number), octets(log.block_hash, WORD)
-        if not first <= number <= last or (block is not None and block_hash != block.hash):
-            raise nonsense(f"a log of block {number}, which was not asked for")
-        return number, block_hash, quantity(log.block_timestamp) if log.block_timestamp else 0
 
-    @staticmethod
-    def _read(reading: _Reading, log: Log) -> tuple[bytes, int]:
-        """The payload and the event's number."""
-        # Between the marks of the words are their digits, and nothing else is anywhere.
-        words = "".join([*log.topics[1:], log.data]).split("0x")
-        if list(map(len, words)) != reading.digits:
-            raise nonsense(f"{reading.kind} with {len(log.topics)} topics and {len(log.data) // 2 - 1} bytes of data")
-        try:
-            payload = unhexlify("".join(words))
-        except (HexInvalid, ValueError):
-            raise nonsense(f"{reading.kind} with digits that are none") from None
-        if int.from_bytes(payload) & reading.zeros:
-            raise nonsense(f"{reading.kind} with a word that is larger than its type")
-        for at, allowed in reading.choices:
-            if payload[at] not in allowed:
-                raise nonsense(f"{reading.kind} with a role that there is not")
-        sequence = int.from_bytes(payload[:WORD])
-        if sequence == 0:
-            raise nonsense(f"{reading.kind} with the number 0")
-        return payload, sequence
+class _Numbers(dict[str, int]):
+    """The same few numbers are written again and again."""
+
+    def __missing__(self, text: str) -> int:
+        number = self[text] = quantity(text)
+        return number
+
+
+def _block(log: Log) -> tuple[int, bytes, int]:
+    """The number, hash and time (0 where the node does not say) of a log's block."""
+    at_seconds = quantity(log.block_timestamp) if isinstance(log.block_timestamp, str) else 0
+    return quantity(log.block_number), octets(log.block_hash, WORD), at_seconds
+
+
+def _payload(reading: _Reading, log: Log) -> bytes:
+    """Topics behind the first, and data, as the contract can have written them."""
+    # Between the marks of the words are their digits, and nothing else is anywhere.
+    words = "".join([*log.topics[1:], log.data]).split("0x")
+    if list(map(len, words)) != reading.digits:
+        raise nonsense(f"{reading.kind} with {len(log.topics)} topics and {len(log.data) // 2 - 1} bytes of data")
+    try:
+        payload = unhexlify("".join(words))
+    except (HexInvalid, ValueError):
+        raise nonsense(f"{reading.kind} with digits that are none") from None
+    if int.from_bytes(payload) & reading.zeros:
+        raise nonsense(f"{reading.kind} with a word that is larger than its type")
+    for at, allowed in reading.choices:
+        if payload[at] not in allowed:
+            raise nonsense(f"{reading.kind} with a role that there is not")
+    if payload.startswith(_NO_NUMBER):
+        raise nonsense(f"{reading.kind} with the number 0")
+    return payload

@@ -1,7 +1,7 @@
 """What nodes of chains mean by their errors.
 
 There is no standard beyond a few codes, so their words are judged: those that vendors publish, and that others met
-(``tests/chain/provider_errors.py`` names the sources).
+(``tests/chain/provider_errors.py`` has them, and where each is from).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TEXT_MAX: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An error as a node told it: HTTP's status, JSON-RPC's code and text, and to which method."""
+    """An error as a node told it: HTTP's status, JSON-RPC's code and text, and to which method (``batch``: to all)."""
 
     status: int = 200
     code: int | None = None
@@ -26,148 +26,131 @@ class Told:
     retry_after_seconds: float | None = None
 
 
-#: In this order: what asks for less is asked for under codes that elsewhere mean too many requests.
+#: Calls that ask for a range or for many things: only there does it help to ask for less.
+_DIVISIBLE: Final = frozenset({"eth_getLogs", "batch"})
+_LESS: Final = frozenset({FaultKind.TOO_WIDE, FaultKind.TOO_MUCH})
+
+#: The first that fits is meant. What asks for less comes before what asks for patience: vendors use one code for both.
 _WORDS: Final = tuple(
     (kind, re.compile("|".join(patterns)))
-    for kind, patterns in (
+    for kind, *patterns in (
+        (
+            FaultKind.REFUSED,
+            r"(?:safe|finalized|pending) block not found",
+            r"\bmethod\b.{0,60}not (?:found|exist|avail)",
+        ),
         (
             FaultKind.NO_STATE,
-            (
-                r"missing trie node",
-                r"state .*(?:not available|unavailable|not found|discarded|pruned)",
-                r"(?:history|historical|old) .*(?:prun|not available|unavailable)",
-                r"prun(?:ed|ing)",
-                r"archive",
-                r"proof window",
-                r"required data unavailable",
-                r"no state available",
-            ),
+            r"missing trie node|no state avail|proof window|required data unavailable|\bprun|\barchiv",
+            r"\bstate\b.{0,90}(?:unavailable|not available|not found|discarded)",
         ),
         (
             FaultKind.BEHIND,
-            (
-                r"unknown ?block",
-                r"(?:block|header)s?(?: \S+){0,4} (?:was )?(?:not|cannot be) found",
-                r"block(?: \S+)? not (?:available|yet)",
-                r"could not find block",
-                r"header for hash not found",
-                r"beyond (?:the )?(?:current )?(?:head|latest|tip)",
-                r"blockoutofrange|block out of range|block height is \d+ but requested",
-                r"after last accepted block",
-                r"greater than (?:the )?(?:latest|current|head)",
-                r"(?:fromblock|toblock|block)(?: \S+)? is (?:greater|higher|in the future)",
-                r"future block",
-                r"does not have the (?:requested )?block",
-                r"block height out of range",
-                r"invalid block range params",
-            ),
-        ),
-        (
-            FaultKind.TOO_WIDE,
-            (
-                r"(?:block|range|interval).{0,60}(?:too (?:large|wide|big|many|high)|exceed|limit|less than|maximum)",
-                r"(?:limit|up to|max|exceed|over|more than|at most).{0,60}(?:block|range|interval)s?\b",
-                r"too many blocks",
-            ),
+            r"unknown ?block|unfinalized data|future block|block(?:outofrange| height is| height out of range)",
+            r"\b(?:block|header)s?\b.{0,90}(?:not|cannot be) found|could not find (?:block|header)",
+            r"(?:beyond|after|past|above|exceeds?|greater than).{0,24}(?:\bhead\b|latest|\btip\b|last accepted)",
         ),
         (
             FaultKind.TOO_MUCH,
-            (
-                r"returned more than",
-                r"(?:response|result|log|body|payload|query|data)\S* .{0,40}(?:too (?:large|big|many)|exceed|limit)",
-                r"(?:too many|more than|max(?:imum)?|exceed\w*).{0,40}(?:results?|logs?|events?|response|size|topics)",
-                r"query (?:timeout|timed out|execution)|timed? ?out.{0,40}(?:query|getlogs)",
-                r"(?:query|request|getlogs).{0,60}tim(?:ed?|e) ?out",
-            ),
+            r"returned more than|max(?:imum)? results|too many (?:logs|results|events)|logs matched|response size",
+            r"(?:response|result|result set|body|payload|batch)(?: is)? too (?:large|big)",
+            r"\bbatch\b.{0,40}(?:limit|exceed)|\btime[d ]*out|deadline exceeded|took too long|max(?:imum)? limit of",
+        ),
+        (
+            FaultKind.TOO_WIDE,
+            r"\b(?:block|blocks|range|ranges)\b.{0,60}(?:too (?:large|wide|big|many|high)|exceed|limit|than|over)",
+            r"(?:limited|up to|max|exceed|over|more than|at most|too many).{0,60}\b(?:block|blocks|range|ranges)\b",
+            r"query must be smaller|^limit exceeded$",
         ),
         (
             FaultKind.RATE_LIMITED,
-            (
-                r"rate.?limit",
-                r"too many (?:requests|connections)",
-                r"request(?:s)? (?:rate|limit|count)",
-                r"(?:compute units|throughput|capacity|credits?|quota|per second|daily|monthly|per minute)",
-                r"limit (?:exceeded|reached)|exceeded .*limit",
-                r"throttl",
-                r"slow down|back ?off",
-            ),
+            r"rate.?limit|too many (?:requests|connections)|throttl|slow down|too much load|\bquota\b|free tier",
+            r"request (?:rate|limit|count)|per (?:second|minute|day)|daily|monthly|capacity|limit (?:exceed|reach)",
         ),
         (
             FaultKind.REFUSED,
-            (
-                r"(?:method|request).{0,60}not (?:found|supported|available|allowed|exist)",
-                r"(?:method|request).{0,60}(?:unsupported|disabled|whitelist)",
-                r"does not exist|is not available",
-                r"unauthori[sz]ed|forbidden|authenticat|api.?key|access denied|project id|not allowed",
-                r"invalid (?:argument|param|request)",
-            ),
+            r"not (?:supported|allowed|whitelisted|included)|unsupported|disabled|does not exist|is not available",
+            r"use -txindex",
+            r"unauthori[sz]ed|forbidden|authenticat|api.?key|access denied|project id|invalid (?:arg|param|request)",
         ),
     )
 )
 _CODES: Final = {
-    -32005: FaultKind.RATE_LIMITED,
+    -32005: FaultKind.RATE_LIMITED,  # EIP-1474: limit exceeded
     429: FaultKind.RATE_LIMITED,
+    -32001: FaultKind.BEHIND,  # EIP-1474: resource not found
+    -39001: FaultKind.BEHIND,  # execution-apis: unknown block
+    4444: FaultKind.NO_STATE,  # execution-apis: pruned history unavailable
     -32600: FaultKind.REFUSED,
     -32601: FaultKind.REFUSED,
     -32602: FaultKind.REFUSED,
     -32004: FaultKind.REFUSED,
-    -32001: FaultKind.BEHIND,
-    -39001: FaultKind.BEHIND,
 }
 _STATUSES: Final = {
-    429: FaultKind.RATE_LIMITED,
     402: FaultKind.RATE_LIMITED,
+    429: FaultKind.RATE_LIMITED,
+    413: FaultKind.TOO_MUCH,
     401: FaultKind.REFUSED,
     403: FaultKind.REFUSED,
     404: FaultKind.REFUSED,
     405: FaultKind.REFUSED,
-    413: FaultKind.TOO_MUCH,
 }
-#: Only these ask for a range; elsewhere their words cannot mean one.
-_RANGED: Final = frozenset({"eth_getLogs", "batch"})
 
-_SUGGESTED: Final = re.compile(r"\[?\s*(0x[0-9a-f]+|\d+)\s*(?:,|-|to)\s*(0x[0-9a-f]+|\d+)\s*\]")
-_NUMBER: Final = re.compile(r"(?<![\w.])(\d{1,3}(?:[,_]\d{3})+|\d+)(k)?(?![\w.]*[x\d])")
-_SECRET: Final = re.compile(r"\b\w+://\S+|[A-Za-z0-9_\-]{24,}")
+_HEX_RANGE: Final = re.compile(r"\[\s*(0x[0-9a-f]+)\s*,\s*(0x[0-9a-f]+)\s*\]")
+_DEC_RANGE: Final = re.compile(r"with the range (\d+) ?- ?(\d+)")
+#: A number behind a word that says what it is, in front of which no other number stands; ``k`` is a thousand.
+_LIMIT: Final = re.compile(
+    r"(?=(?:limit|max|up to|at most|exceed|smaller than|greater than|over\b|\d >)"
+    r"\D{0,60}?(?:\b0 ?- ?)?\b(?P<number>\d[\d,_]*)(?P<thousand>k\b)?(?!\w))"
+)
+_BACKOFF: Final = re.compile(r"(?:backoff_seconds|(?:try again|retry)(?: after| in)?)\D{0,4}(\d{1,5}(?:\.\d+)?)")
+#: Addresses, and what is long enough for a key.
+_SECRET: Final = re.compile(r"\w+://\S+|[A-Za-z0-9_\-]{24,}")
 
 
 def judged(told: Told) -> ChainFault:
     """The fault that an error is. Its message has the node's own words, without what could be an address or a key."""
-    text = told.text.lower()
+    text = told.text.strip().lower()
     kind = _kind(told, text)
-    limit = _limit_blocks(text) if kind in (FaultKind.TOO_WIDE, FaultKind.TOO_MUCH) else None
     parts = [f"HTTP {told.status}"] if told.status != 200 else []
     if told.code is not None:
         parts.append(f"code {told.code}")
-    words = _SECRET.sub("…", told.text)[:_TEXT_MAX].strip()
+    words = _SECRET.sub("…", told.text).strip()[:_TEXT_MAX]
     message = ", ".join(parts) + (": " if parts and words else "") + words
     return ChainFault(
         kind,
         message or "an error without words",
-        retry_after_seconds=told.retry_after_seconds
-        if kind in (FaultKind.RATE_LIMITED, FaultKind.UNAVAILABLE)
-        else None,
-        limit_blocks=limit,
+        retry_after_seconds=_wait(told, text) if kind in (FaultKind.RATE_LIMITED, FaultKind.UNAVAILABLE) else None,
+        limit_blocks=_limit_blocks(kind, text),
     )
 
 
 def _kind(told: Told, text: str) -> FaultKind:
-    if told.status == 429:
-        return FaultKind.RATE_LIMITED
     for kind, words in _WORDS:
-        if kind in (FaultKind.TOO_WIDE, FaultKind.TOO_MUCH) and told.method not in _RANGED:
-            continue
-        if words.search(text):
+        if (kind not in _LESS or told.method in _DIVISIBLE) and words.search(text):
             return kind
-    if told.code in _CODES:
-        return _CODES[told.code]
-    return _STATUSES.get(told.status, FaultKind.UNAVAILABLE)
+    if told.status in _STATUSES:
+        return _STATUSES[told.status]
+    return _CODES.get(told.code or 0, FaultKind.UNAVAILABLE)
 
 
-def _limit_blocks(text: str) -> int | None:
-    """How many blocks the node would bear, where it says so: a range that it suggests, or the number of its limit."""
-    suggested = _SUGGESTED.search(text)
+def _limit_blocks(kind: FaultKind, text: str) -> int | None:
+    """How many blocks it would bear: a range that it suggests, or the smallest number that it calls a limit."""
+    if kind not in _LESS:
+        return None
+    suggested = _HEX_RANGE.search(text) or _DEC_RANGE.search(text)
     if suggested is not None:
         first, last = (int(each, 0) for each in suggested.groups())
         return last - first + 1 if last >= first else None
-    return None
+    if kind is FaultKind.TOO_MUCH:
+        return None
+    found = [
+        int(limit["number"].replace(",", "").replace("_", "")) * (1000 if limit["thousand"] else 1)
+        for limit in _LIMIT.finditer(text)
+    ]
+    return min((number for number in found if number > 0), default=None)
+
+
+def _wait(told: Told, text: str) -> float | None:
+    asked = _BACKOFF.search(text)
+    return told.retry_after_seconds if asked is None else float(asked[1])

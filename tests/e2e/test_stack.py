@@ -105,22 +105,7 @@ def test_what_dies_is_restarted_and_logged(up: CommandLine, role: str) -> None:
         assert answered.is_success, answered.text
 
 
-def test_another_one_runs_beside_it(up: CommandLine, tmp_path: Path) -> None:
-    with running(CommandLine(tmp_path / "home")) as other:
-        mine, theirs = up.stack, other.stack
-        assert other.ready()
-        assert up.ready()
-        assert mine.api_url != theirs.api_url
-        assert mine.temporal_address != theirs.temporal_address
-        assert mine.database_url != theirs.database_url
-        with other.http() as client:
-            assert client.get("/api/v1/accounts/alice/balances").json().get("items", []) == []
-            key = {"X-API-Key": client.headers["X-API-Key"]}
-        assert httpx.get(f"{mine.api_url}/api/v1/escrows", headers=key, timeout=10).status_code == 401
-    assert up.ready()
-
-
-def test_servers_of_ones_own_are_used_instead(tmp_path: Path) -> None:
+def test_another_one_runs_beside_it_on_servers_of_ones_own(up: CommandLine, tmp_path: Path) -> None:
     with (
         EmbeddedPostgres(tmp_path / "pg", database="elsewhere") as postgres,
         TemporalDevServer(None, tmp_path / "temporal.log") as temporal,
@@ -137,6 +122,13 @@ def test_servers_of_ones_own_are_used_instead(tmp_path: Path) -> None:
             assert commands.stack.temporal_address == temporal.address
             assert commands.stack.temporal_ui_url == temporal.ui_url
             assert commands.ready()
+            assert up.ready()
+            assert up.stack.api_url != commands.stack.api_url
+            with commands.http() as client:
+                assert client.get("/api/v1/accounts/alice/balances").json().get("items", []) == []
+                key = {"X-API-Key": client.headers["X-API-Key"]}
+            assert httpx.get(f"{up.stack.api_url}/api/v1/escrows", headers=key, timeout=10).status_code == 401
         assert not (commands.home.root / "postgres").exists()
         assert postgres.ready()
         assert temporal.ready()
+    assert up.ready()

@@ -26,6 +26,7 @@ def test_every_schedule_has_its_workflow_and_its_pace() -> None:
         "settlement-watch": ("SettlementWatchWorkflow", MINUTE),
         "alert-watch": ("AlertWatchWorkflow", MINUTE),
         "webhook-watch": ("WebhookWatchWorkflow", MINUTE),
+        "relayer-watch": ("RelayerWatchWorkflow", MINUTE),
         "book-watch": ("BookWatchWorkflow", MINUTE),
         "book-audit": ("BookAuditWorkflow", 15 * MINUTE),
         "price-refresh": ("PriceRefreshWorkflow", RefreshPrices(), MINUTE / 4),
