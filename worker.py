@@ -33,7 +33,7 @@ from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
-from activities.chain.books import ChainBooksActivities
+from activities.chain.books import BooksReadingActivities, ChainBooksActivities
 from activities.chain.ports import ChainDesk
 from activities.chain.relayer import TURN_SECONDS, FollowingActivities, RelayerActivities, RelayerWatchActivities
 from activities.chain.settling import ChainSettlementActivities, ChainSettlementWatchActivities, Tokens
@@ -115,15 +115,13 @@ def create_worker(
     book_groups: int = BOOK_GROUPS,
     senders: Senders | None = None,
     base_url: str | None = None,
-    chains: Mapping[str, ChainDesk] | None = None,
     tokens: Tokens | None = None,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
     ``prices`` says whom refreshes ask; without it nobody. ``senders`` say who brings alerts to people; without them the
-    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``chains``
-    are whom contracts are read through, by their names; ``tokens`` say what their tokens are here, and what is in
-    another is not kept.
+    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``tokens``
+    say what the tokens of chains are here; what is in another is not kept.
     """
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
@@ -162,7 +160,7 @@ def create_worker(
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
         *_relaying(engine),
-        *_settling(tenants, engine, doorbell, EscrowClient(client, task_queue), chains or {}, tokens or {}),
+        *_settling(tenants, engine, doorbell, EscrowClient(client, task_queue), tokens or {}),
     ]
     return Worker(
         client,
@@ -189,24 +187,12 @@ def _book(engine: AsyncEngine, groups: int) -> list[Any]:
 
 
 def _settling(
-    tenants: AsyncEngine,
-    engine: AsyncEngine,
-    doorbell: Doorbell,
-    desk: EscrowClient,
-    chains: Mapping[str, ChainDesk],
-    tokens: Tokens,
+    tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, desk: EscrowClient, tokens: Tokens
 ) -> list[Any]:
     """The steps of settling from chains, and of comparing books with contracts."""
-    settling = ChainSettlementActivities(tenants, doorbell, desk, tokens)
-    books = ChainBooksActivities(tenants, engine, doorbell, chains, tokens)
-    return [
-        settling.deliver,
-        settling.record,
-        ChainSettlementWatchActivities(engine).resume_waiting,
-        books.list_settling,
-        books.read,
-        books.compare,
-    ]
+    settling, watch = ChainSettlementActivities(tenants, doorbell, desk, tokens), ChainSettlementWatchActivities(engine)
+    books = ChainBooksActivities(tenants, engine, doorbell, tokens)
+    return [settling.deliver, settling.record, watch.resume_waiting, books.list_settling, books.compare]
 
 
 def _alerting(
@@ -236,9 +222,12 @@ def create_chain_worker(
     *,
     engine: AsyncEngine,
     chains: Mapping[str, ChainDesk],
+    tokens: Tokens | None = None,
     turn_seconds: float = TURN_SECONDS,
 ) -> Worker:
-    """Who takes relayers' turns, beside the worker of ``task_queue``; ``engine`` sees every tenant.
+    """Who takes relayers' turns and reads contracts' books, beside the worker of ``task_queue``.
+
+    ``engine`` sees every tenant.
 
     It has no workflows and no version of its own: any build takes any relayer's turn.
     """
@@ -246,7 +235,7 @@ def create_chain_worker(
     return Worker(
         client,
         task_queue=chain_queue(task_queue),
-        activities=[following.follow],
+        activities=[following.follow, BooksReadingActivities(engine, chains, tokens or {}).read],
         interceptors=[FailureInterceptor()],
         max_concurrent_activities=RELAYER_TURNS_MAX,
         max_heartbeat_throttle_interval=timedelta(seconds=1),
