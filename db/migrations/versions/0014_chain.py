@@ -137,6 +137,7 @@ CREATE TABLE chain_events (
 CREATE UNIQUE INDEX chain_events_sequence_key ON chain_events (source_id, sequence)
         WHERE canonical AND sequence IS NOT NULL;
 CREATE INDEX chain_events_source_id_subject_block_number_idx ON chain_events (source_id, subject, block_number);
+CREATE INDEX chain_events_source_id_tx_hash_idx ON chain_events (source_id, tx_hash);
 COMMENT ON COLUMN chain_events.tenant_id IS 'whose row this is';
 COMMENT ON COLUMN chain_events.log_index IS 'its place in the block; changes when it is mined again';
 COMMENT ON COLUMN chain_events.ordinal IS 'its place among the source''s events of its transaction';
