@@ -157,7 +157,8 @@ class Rpc:
 
 
 @cache
-def _decoder(result: Any) -> msgspec.json.Decoder[Any]:
+def decoder(result: Any) -> msgspec.json.Decoder[Any]:
+    """Reads one answer or several; each has its ``result``, if it has one, as that type."""
     return msgspec.json.Decoder(_Answer[result] | list[_Answer[result]])
 
 
@@ -166,7 +167,7 @@ def _decoded(body: bytes, result: Any, told: Told) -> Any:
     if is_body_too_deep(body):
         raise ChainFault(FaultKind.NONSENSE, "a body that is nested too deeply")
     try:
-        return _decoder(result).decode(body)
+        return decoder(result).decode(body)
     except msgspec.ValidationError as error:
         if told.status == 200:
             raise ChainFault(FaultKind.NONSENSE, f"an answer of another shape: {error}") from None
