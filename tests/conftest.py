@@ -26,12 +26,13 @@ from db.ids import new_id
 from domain.webhooks.addresses import Reach
 from domain.webhooks.catalogue import CATALOGUE
 from kit.temporal import DEPLOYMENT_NAME, connect
+from tests.chain.model import CHAINS
 from tests.desk import TASK_QUEUE, Desk
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
-from worker import create_relay, create_webhook_worker, create_worker
+from worker import create_chain_worker, create_relay, create_webhook_worker, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"
@@ -122,8 +123,9 @@ async def worker(
     running = create_worker(temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine)
     outward = OutwardClient(allow=Reach.parse("127.0.0.0/8"))
     webhooks = create_webhook_worker(temporal, TASK_QUEUE, engine=engine, outward=outward)
+    chains = create_chain_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, turn_seconds=2.0)
     relay = asyncio.create_task(create_relay(temporal, TASK_QUEUE, database_url, engine=engine).run())
-    async with running, webhooks:
+    async with running, webhooks, chains:
         await make_current(temporal, build)
         yield running
     relay.cancel()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from activities.chain.ports import Forked, Lane, ProviderHealth
+from activities.chain.ports import ChainDesk, Forked, Lane, ProviderHealth
 from domain.chain import Block, Event, Fetched, Head, Source
 from domain.errors import Unavailable
 
@@ -141,6 +141,10 @@ class ModelDesk:
     def _reach(self) -> None:
         if self.away:
             raise Unavailable(f"chain:{self.name}", "away")
+
+
+#: The chains of the tests' worker, by name; a test that wants one puts it there.
+CHAINS: dict[str, ChainDesk] = {}
 
 
 def _event(block: Block, tx_hash: bytes, tx_index: int, log_index: int, ordinal: int, sequence: int) -> Event:

@@ -31,6 +31,7 @@ from tests.activities.margin import Checks, owes, owns
 from tests.activities.reconciling import Reconciler
 from tests.activities.steps import T0, Steps
 from tests.alerting import Alerting
+from tests.chain.rows import fetch, follow
 from tests.commands import command, take
 from tests.desk import BUYER, SELLER, terms
 from tests.hooks import subscribe
@@ -62,6 +63,7 @@ async def populate(engine: AsyncEngine) -> UUID:
         await escrows.set_setting(connection, tenant, "buyer")
     await _hooked(engine, tenant)
     await _alerted(engine, tenant)
+    await follow(engine, tenant)
     async with tenant_transaction(engine, tenant) as connection:
         key = identity.NewKey(new_id(), hash_key(f"key of {tenant}"), "hf_", "last", "first", [Scope.ESCROWS_READ])
         await identity.create_key(connection, tenant, key)
@@ -85,6 +87,8 @@ async def populate(engine: AsyncEngine) -> UUID:
 
 async def publish(engine: AsyncEngine, *tenants: UUID) -> None:
     """What the relay's side leaves: ``engine`` is the role that sees every tenant."""
+    for tenant in tenants:
+        await fetch(engine, tenant)
     async with transaction(engine) as connection:
         await connection.execute(
             text(

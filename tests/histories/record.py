@@ -28,6 +28,7 @@ from tests.histories.book import BOOK
 from tests.histories.ledger import LEDGER
 from tests.histories.margin import MARGIN
 from tests.histories.prices import PRICES
+from tests.histories.relayers import RELAYERS
 from tests.histories.settlement import SETTLEMENT
 from tests.histories.webhooks import WEBHOOKS
 from tests.polling import eventually
@@ -306,6 +307,7 @@ STORIES: dict[str, Story] = {
         *PRICES,
         *ALERTS,
         *WEBHOOKS,
+        *RELAYERS,
     )
 }
 

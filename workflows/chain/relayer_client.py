@@ -53,6 +53,7 @@ class RelayerClient(Caller):
 
         A relayer whose workflow is gone gets a new run. ``attempt_id`` as for ``EscrowClient.command``.
         """
+        # The command's id is the update's, and its receipt's.
         return await self._command(
             relayer_workflow_id(relayer_id),
             _UPDATES[command.ask],
