@@ -98,10 +98,10 @@ class Chain:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[Chain]:
+def running(folder: Path, *options: str, port: int = 0) -> Iterator[Chain]:
     """A chain that lasts for a block of code. Skips where anvil is not installed."""
     log = folder / "anvil.log"
-    command = [str(anvil()), "--port", "0", "--accounts", str(ACCOUNTS), "--base-fee", "0", "--gas-price", "0"]
+    command = [str(anvil()), "--port", str(port), "--accounts", str(ACCOUNTS), "--base-fee", "0", "--gas-price", "0"]
     with log.open("wb") as output:
         process = subprocess.Popen([*command, *options], stdout=output, stderr=output)
     try:
