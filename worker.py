@@ -35,7 +35,7 @@ from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
 from activities.chain.gauges import ChainGauges
 from activities.chain.ports import ChainDesk
-from activities.chain.relayer import TURN_SECONDS, FollowingActivities, RelayerActivities, RelayerWatchActivities
+from activities.chain.settling import Tokens
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
@@ -61,6 +61,7 @@ from activities.transfers.watch import TransferWatchActivities
 from activities.webhooks import fanout
 from activities.webhooks.lane import Pace
 from activities.webhooks.steps import WebhookActivities, WebhookWatchActivities
+from chainwork import chain_steps, create_backfill_worker, create_chain_worker, settling_steps
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
@@ -71,9 +72,17 @@ from kit.logs import configure_logging
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
-from outside import create_outward, create_price_desk, create_publisher, create_senders, local_senders
+from outside import (
+    chain_tokens,
+    create_chains,
+    create_outward,
+    create_price_desk,
+    create_publisher,
+    create_senders,
+    local_senders,
+)
 from workflows.client import EscrowClient
-from workflows.limits import chain_queue, webhook_queue
+from workflows.limits import webhook_queue
 from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
@@ -94,10 +103,10 @@ PACE: dict[str, Any] = {
 
 #: Endpoints whose turns a process takes at a time; one that hangs holds one of them.
 WEBHOOK_TURNS_MAX = 500
-#: Sources that a process follows at a time.
-RELAYER_TURNS_MAX = 200
 #: Connections for turns: each is needed for moments.
 WEBHOOK_CONNECTIONS = 8
+#: Connections for what follows and fills in chains.
+CHAIN_CONNECTIONS = 12
 
 _log = logging.getLogger("worker")
 
@@ -114,11 +123,15 @@ def create_worker(
     book_groups: int = BOOK_GROUPS,
     senders: Senders | None = None,
     base_url: str | None = None,
+    chains: Mapping[str, ChainDesk] | None = None,
+    tokens: Tokens | None = None,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
     ``prices`` says whom refreshes ask; without it nobody. ``senders`` say who brings alerts to people; without them the
-    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages.
+    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``chains``
+    are whom contracts are read through, by their names; ``tokens`` say what their tokens are here, and what is in
+    another is not kept.
     """
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
@@ -156,7 +169,8 @@ def create_worker(
         MarginActivities(tenants, doorbell).check,
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
-        *_relaying(engine),
+        *chain_steps(tenants, engine, doorbell),
+        *settling_steps(tenants, engine, doorbell, EscrowClient(client, task_queue), chains or {}, tokens or {}),
     ]
     return Worker(
         client,
@@ -195,36 +209,6 @@ def _alerting(
         sending.find,
         AlertWatchActivities(engine).resume_overdue,
     ]
-
-
-def _relaying(engine: AsyncEngine) -> list[Any]:
-    """The steps of relayers beside their turns; ``engine`` sees every tenant."""
-    relayers = RelayerActivities(engine, Doorbell(engine))
-    return [relayers.load, relayers.carry_out, RelayerWatchActivities(engine).bring_back]
-
-
-def create_chain_worker(
-    client: Client,
-    task_queue: str,
-    *,
-    engine: AsyncEngine,
-    chains: Mapping[str, ChainDesk],
-    turn_seconds: float = TURN_SECONDS,
-) -> Worker:
-    """Who takes relayers' turns, beside the worker of ``task_queue``; ``engine`` sees every tenant.
-
-    It has no workflows and no version of its own: any build takes any relayer's turn.
-    """
-    following = FollowingActivities(engine, Doorbell(engine), chains, turn_seconds=turn_seconds)
-    return Worker(
-        client,
-        task_queue=chain_queue(task_queue),
-        activities=[following.follow],
-        interceptors=[FailureInterceptor()],
-        max_concurrent_activities=RELAYER_TURNS_MAX,
-        max_heartbeat_throttle_interval=timedelta(seconds=1),
-        graceful_shutdown_timeout=GRACE,
-    )
 
 
 def create_webhook_worker(
@@ -279,10 +263,15 @@ async def run(settings: WorkerSettings) -> None:
     tenants = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
     engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8 + settings.book_groups)
     sending = create_engine(settings.database_url, Role.ENGINE, pool_size=WEBHOOK_CONNECTIONS)
+    chains = create_engine(settings.database_url, Role.ENGINE, pool_size=CHAIN_CONNECTIONS)
+    desks = create_chains(settings, chains)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
         stack.push_async_callback(sending.dispose)
+        stack.push_async_callback(chains.dispose)
+        for desk in desks.values():
+            stack.push_async_callback(desk.close)
         stack.push_async_callback(outward.close)
         stack.push_async_callback(prices.close)
         senders = create_senders(settings, engine, outward)
@@ -305,8 +294,12 @@ async def run(settings: WorkerSettings) -> None:
             book_groups=settings.book_groups,
             senders=senders,
             base_url=settings.public_url,
+            chains=desks,
+            tokens=chain_tokens(settings),
         )
         webhooks = create_webhook_worker(client, settings.temporal_task_queue, engine=sending, outward=outward)
+        following = create_chain_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
+        filling = create_backfill_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
         feed = create_relay(
             client,
             settings.temporal_task_queue,
@@ -316,7 +309,8 @@ async def run(settings: WorkerSettings) -> None:
         )
         relay = asyncio.create_task(feed.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
-        tasks.append(asyncio.create_task(_until(webhooks, stop), name="webhooks"))
+        for beside, name in ((webhooks, "webhooks"), (following, "chains"), (filling, "backfill")):
+            tasks.append(asyncio.create_task(_until(beside, stop), name=name))
         tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
         tasks.append(asyncio.create_task(ChainGauges(engine).run(), name="chain gauges"))
         if settings.worker_health_port:
@@ -324,7 +318,7 @@ async def run(settings: WorkerSettings) -> None:
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        await asyncio.gather(*tasks[1:3], return_exceptions=True)
+        await asyncio.gather(*tasks[1:5], return_exceptions=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

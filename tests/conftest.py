@@ -19,6 +19,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.vendors.outward import OutwardClient
+from chainwork import create_chain_worker
 from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
@@ -27,12 +28,13 @@ from domain.webhooks.addresses import Reach
 from domain.webhooks.catalogue import CATALOGUE
 from kit.temporal import DEPLOYMENT_NAME, connect
 from tests.chain.model import CHAINS
+from tests.chain.tokens import TOKENS
 from tests.desk import TASK_QUEUE, Desk
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
-from worker import create_chain_worker, create_relay, create_webhook_worker, create_worker
+from worker import create_relay, create_webhook_worker, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"
@@ -120,7 +122,9 @@ async def worker(
 ) -> AsyncIterator[Worker]:
     """A versioned worker whose build is current, with the relay beside it."""
     build = Build(DEPLOYMENT_NAME, TEST_BUILD)
-    running = create_worker(temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine)
+    running = create_worker(
+        temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine, tokens={"local": TOKENS}
+    )
     outward = OutwardClient(allow=Reach.parse("127.0.0.0/8"))
     webhooks = create_webhook_worker(temporal, TASK_QUEUE, engine=engine, outward=outward)
     chains = create_chain_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, turn_seconds=2.0)

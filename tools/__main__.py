@@ -27,6 +27,7 @@ COMMANDS = {
     "healthcheck": "exit with 0 when a URL answers with a 2xx",
     "docs": "write the documents that are made from the code",
     "demo": "play a whole escrow against the running stack",
+    "demo-chain": "play the main job on a chain of its own against the running stack, with a reorganisation",
     "fingerprints": "compare the commands of workflow code with the committed ones (--accept writes them)",
 }
 

@@ -18,7 +18,10 @@ from temporalio.client import (
 
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow
+from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
+from workflows.chain.reconciliation import BooksSweep, ChainReconciliationWorkflow
 from workflows.chain.relayer import RelayerWatchWorkflow
+from workflows.chain.settlement import ChainSettlementWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.prices import REFRESH_LIMIT, PricePartitionsWorkflow, PriceRefreshWorkflow, RefreshPrices
@@ -55,6 +58,12 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
             start(RetentionWorkflow.run, name="retention", summary="delete expired idempotency keys"),
             offset=7 * _MINUTE,
         ),
+        "holdfast:backfill-retention": _every(
+            _DAY,
+            start(BackfillRetentionWorkflow.run, name="backfill-retention", summary="delete old backfill jobs"),
+            offset=timedelta(hours=3, minutes=19),
+            catchup=_DAY // 2,
+        ),
         "holdfast:reconciliation": _every(
             _HOUR,
             start(
@@ -64,6 +73,17 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
                 summary="compare what is new in every tenant's books",
             ),
             offset=17 * _MINUTE,
+            catchup=_HOUR // 2,
+        ),
+        "holdfast:chain-reconciliation": _every(
+            _HOUR,
+            start(
+                ChainReconciliationWorkflow.run,
+                BooksSweep(),
+                name="chain-reconciliation",
+                summary="compare what contracts say of their money with events and ledger",
+            ),
+            offset=27 * _MINUTE,
             catchup=_HOUR // 2,
         ),
         "holdfast:reconciliation-full": _every(
@@ -105,6 +125,15 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
                 summary="wake the workflows of tenants whose commands wait",
             ),
         ),
+        "holdfast:chain-settlement-watch": _every(
+            _MINUTE,
+            start(
+                ChainSettlementWatchWorkflow.run,
+                name="chain-settlement-watch",
+                summary="wake the settlement of relayers whose final events wait",
+            ),
+            offset=timedelta(seconds=10),
+        ),
         "holdfast:webhook-watch": _every(
             _MINUTE,
             start(
@@ -113,6 +142,15 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
                 summary="wake the workflows of endpoints whose deliveries wait",
             ),
             offset=timedelta(seconds=40),
+        ),
+        "holdfast:backfill-watch": _every(
+            _MINUTE,
+            start(
+                BackfillWatchWorkflow.run,
+                name="backfill-watch",
+                summary="bring back the workflows of backfill jobs that show nothing",
+            ),
+            offset=timedelta(seconds=30),
         ),
         "holdfast:alert-watch": _every(
             _MINUTE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kit.build import ROOT
-from kit.chains import EvmChain, UtxoChain, read_chains
+from kit.chains import COIN, EvmChain, UtxoChain, read_chains
 from tools.__main__ import main
 from tools.commands.chains import EXAMPLE
 
@@ -46,6 +46,16 @@ def test_a_file_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["chains", "start", "--file", str(file)]) == 0
     assert file.read_text() == "# mine"
     assert "an example of chains was written" in capsys.readouterr().out
+
+
+def test_a_stack_of_ones_own_knows_a_chain_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "chains.toml"
+    assert main(["chains", "start", "--file", str(file), "--local-port", "15001"]) == 0
+    (chain,) = read_chains(file).chains.values()
+    assert (chain.network, chain.finality_depth) == ("eip155:31337", None)
+    assert [provider.address() for provider in chain.providers] == ["http://127.0.0.1:15001"]
+    assert isinstance(chain, EvmChain)
+    assert chain.tokens[COIN].asset == "ETH"
 
 
 def test_a_fault_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from kit.build import ROOT
@@ -14,6 +15,7 @@ from tools.local.process import StackError
 
 #: Every line of it is a comment: a stack that nobody told of a chain follows none.
 EXAMPLE = ROOT / "deploy" / "chains.toml"
+_LOCAL = re.compile(r"^# \[chains\.local\]\n(?:# .+\n)+", re.MULTILINE)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("--file", type=Path, help="default: CHAINS_FILE, else the local stack's")
+        if name == "start":
+            action.add_argument("--local-port", type=int, help="have a chain `local` in it, whose node is on this port")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "start":
         made = not file.exists()
         if made:
-            write_atomically(file, EXAMPLE.read_text(encoding="utf-8"))
+            write_atomically(file, example(options.local_port))
         say(f"{'an example of chains was written to' if made else 'chains are in'} {file}")
         return 0
     try:
@@ -46,3 +50,13 @@ def run(options: argparse.Namespace) -> int:
         raise StackError(str(error)) from None
     say(f"{len(found)} chains in {file}; API and worker read it when they start")
     return 0
+
+
+def example(local_port: int | None) -> str:
+    """The example; with a port, its chain ``local`` is no comment. It costs nothing while nobody has it followed."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    if local_port is None:
+        return text
+    return _LOCAL.sub(
+        lambda found: found[0].replace("# ", "", 1).replace("\n# ", "\n").replace(":8545", f":{local_port}"), text
+    )

@@ -21,6 +21,7 @@ PREFERRED_PORTS: Mapping[str, int] = {
     "temporal_metrics": 9233,
     "postgres": 5433,
     "worker_health": 8081,
+    "chain": 8545,
 }
 
 

@@ -117,7 +117,7 @@ class Stack:
         steps.append(self._task("seal-key", "--file", self.child_environment()["SEAL_KEY_FILE"]))
         steps.append(self._task("prices", "start"))
         if not self.environment.get("CHAINS_FILE"):
-            steps.append(self._task("chains", "start"))
+            steps.append(self._task("chains", "start", "--local-port", str(self.ports.by_role["chain"])))
         steps.append(self._python("worker", ["worker.py"], "worker_health", "/healthz"))
         # The embedded server has no workers but ours: every other build's are gone.
         alone = ["--no-other-workers"] if self.embedded_temporal else []
