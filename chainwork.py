@@ -12,7 +12,7 @@ from temporalio.worker import Worker
 
 from activities.chain.backfill import BackfillActivities
 from activities.chain.backfill_watch import BackfillWatchActivities
-from activities.chain.books import ChainBooksActivities
+from activities.chain.books import BooksReadingActivities, ChainBooksActivities
 from activities.chain.delivering import ChainEscrowDesk
 from activities.chain.filling import FillPace
 from activities.chain.jobs import FillingActivities
@@ -57,19 +57,17 @@ def settling_steps(
     engine: AsyncEngine,
     doorbell: Doorbell,
     desk: ChainEscrowDesk,
-    chains: Mapping[str, ChainDesk],
     tokens: Tokens,
 ) -> list[Any]:
     """The steps of settling from chains, and of comparing books with contracts; ``desk`` reaches escrows' workflows,
     ``tokens`` say what tokens are here."""
     settling = ChainSettlementActivities(tenants, doorbell, desk, tokens)
-    books = ChainBooksActivities(tenants, engine, doorbell, chains, tokens)
+    books = ChainBooksActivities(tenants, engine, doorbell, tokens)
     return [
         settling.deliver,
         settling.record,
         ChainSettlementWatchActivities(engine).resume_waiting,
         books.list_settling,
-        books.read,
         books.compare,
     ]
 
@@ -80,9 +78,12 @@ def create_chain_worker(
     *,
     engine: AsyncEngine,
     chains: Mapping[str, ChainDesk],
+    tokens: Tokens | None = None,
     turn_seconds: float = TURN_SECONDS,
 ) -> Worker:
-    """Who takes relayers' turns, beside the worker of ``task_queue``; ``engine`` sees every tenant.
+    """Who takes relayers' turns and reads contracts' books, beside the worker of ``task_queue``.
+
+    ``engine`` sees every tenant.
 
     It has no workflows and no version of its own: any build takes any relayer's turn.
     """
@@ -90,7 +91,7 @@ def create_chain_worker(
     return Worker(
         client,
         task_queue=chain_queue(task_queue),
-        activities=[following.follow],
+        activities=[following.follow, BooksReadingActivities(engine, chains, tokens or {}).read],
         interceptors=[FailureInterceptor()],
         max_concurrent_activities=RELAYER_TURNS_MAX,
         max_heartbeat_throttle_interval=timedelta(seconds=1),

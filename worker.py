@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +34,6 @@ from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
 from activities.chain.gauges import ChainGauges
-from activities.chain.ports import ChainDesk
 from activities.chain.settling import Tokens
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
@@ -123,15 +122,13 @@ def create_worker(
     book_groups: int = BOOK_GROUPS,
     senders: Senders | None = None,
     base_url: str | None = None,
-    chains: Mapping[str, ChainDesk] | None = None,
     tokens: Tokens | None = None,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
     ``prices`` says whom refreshes ask; without it nobody. ``senders`` say who brings alerts to people; without them the
-    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``chains``
-    are whom contracts are read through, by their names; ``tokens`` say what their tokens are here, and what is in
-    another is not kept.
+    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``tokens``
+    say what the tokens of chains are here; what is in another is not kept.
     """
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
@@ -170,7 +167,7 @@ def create_worker(
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
         *chain_steps(tenants, engine, doorbell),
-        *settling_steps(tenants, engine, doorbell, EscrowClient(client, task_queue), chains or {}, tokens or {}),
+        *settling_steps(tenants, engine, doorbell, EscrowClient(client, task_queue), tokens or {}),
     ]
     return Worker(
         client,
@@ -264,7 +261,7 @@ async def run(settings: WorkerSettings) -> None:
     engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8 + settings.book_groups)
     sending = create_engine(settings.database_url, Role.ENGINE, pool_size=WEBHOOK_CONNECTIONS)
     chains = create_engine(settings.database_url, Role.ENGINE, pool_size=CHAIN_CONNECTIONS)
-    desks = create_chains(settings, chains)
+    desks, tokens = create_chains(settings, chains), chain_tokens(settings)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
@@ -294,11 +291,12 @@ async def run(settings: WorkerSettings) -> None:
             book_groups=settings.book_groups,
             senders=senders,
             base_url=settings.public_url,
-            chains=desks,
-            tokens=chain_tokens(settings),
+            tokens=tokens,
         )
         webhooks = create_webhook_worker(client, settings.temporal_task_queue, engine=sending, outward=outward)
-        following = create_chain_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
+        following = create_chain_worker(
+            client, settings.temporal_task_queue, engine=chains, chains=desks, tokens=tokens
+        )
         filling = create_backfill_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
         feed = create_relay(
             client,

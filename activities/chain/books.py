@@ -41,36 +41,13 @@ _log = logging.getLogger(__name__)
 _differing = Gauge("holdfast_chain_books_unexplained", "Tokens of a contract that just differ", ["relayer"])
 
 
-class ChainBooksActivities:
-    """``tenants`` acts under row-level security, ``engine`` sees every tenant; ``desks`` are the chains by name."""
+class BooksReadingActivities:
+    """``engine`` sees every tenant; ``desks`` are the chains by name."""
 
-    def __init__(
-        self,
-        tenants: AsyncEngine,
-        engine: AsyncEngine,
-        doorbell: Doorbell,
-        desks: Mapping[str, ChainDesk],
-        tokens: Tokens,
-    ) -> None:
-        self._tenants = tenants
+    def __init__(self, engine: AsyncEngine, desks: Mapping[str, ChainDesk], tokens: Tokens) -> None:
         self._engine = engine
-        self._doorbell = doorbell
         self._desks = desks
         self._tokens = tokens
-
-    @activity.defn(name="chain.list_settling")
-    async def list_settling(self, wanted: SourcesWanted) -> list[SettlingSource]:
-        """The next relayers whose events move escrows, in the order of their registration."""
-        async with transaction(self._engine) as connection:
-            found = await sources.list_(connection, after=wanted.after, limit=wanted.limit)
-        return [
-            SettlingSource(
-                source_id=each.source.source_id,
-                run=ChainSettlementRun(tenant_id=each.source.tenant_id, relayer_id=each.source.relayer_id),
-            )
-            for each in found
-            if each.source.settles and each.source.sequenced
-        ]
 
     @activity.defn(name="chain.read_books")
     async def read(self, run: ChainSettlementRun) -> ReadBooks:
@@ -78,7 +55,7 @@ class ChainBooksActivities:
 
         Raises ``Unavailable`` where its chain does not answer.
         """
-        async with tenant_transaction(self._tenants, run.tenant_id) as connection:
+        async with tenant_transaction(self._engine, run.tenant_id) as connection:
             source = await _source(connection, run)
             block = await books.final_block(connection, source.source_id)
             known = [bytes.fromhex(token[2:]) for token in self._tokens.get(source.chain, {})]
@@ -102,6 +79,30 @@ class ChainBooksActivities:
                     )
                 )
         return ReadBooks(block_number=block.number, block_hash=f"0x{block.hash.hex()}", books=tuple(told))
+
+
+class ChainBooksActivities:
+    """``tenants`` acts under row-level security, ``engine`` sees every tenant."""
+
+    def __init__(self, tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, tokens: Tokens) -> None:
+        self._tenants = tenants
+        self._engine = engine
+        self._doorbell = doorbell
+        self._tokens = tokens
+
+    @activity.defn(name="chain.list_settling")
+    async def list_settling(self, wanted: SourcesWanted) -> list[SettlingSource]:
+        """The next relayers whose events move escrows, in the order of their registration."""
+        async with transaction(self._engine) as connection:
+            found = await sources.list_(connection, after=wanted.after, limit=wanted.limit)
+        return [
+            SettlingSource(
+                source_id=each.source.source_id,
+                run=ChainSettlementRun(tenant_id=each.source.tenant_id, relayer_id=each.source.relayer_id),
+            )
+            for each in found
+            if each.source.settles and each.source.sequenced
+        ]
 
     @activity.defn(name="chain.compare_books")
     async def compare(self, asked: CompareBooks) -> BooksCompared:

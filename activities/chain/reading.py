@@ -9,7 +9,7 @@ from typing import Final
 from activities.chain.pool import Member
 from activities.chain.ports import ChainFault, FaultKind, Lane
 from activities.chain.quorum import Contradicted
-from domain.chain import Block, ChainKind, Event, Source
+from domain.chain import Block, Books, ChainKind, Event, Source
 from domain.chain.checking import dated, incomplete, malformed, strange, unlinked
 
 #: Headers in one question; a provider counts each as a request.
@@ -84,6 +84,16 @@ async def counter(member: Member, source: Source, block: Block, lane: Lane) -> i
     """The source's last number as of a block; None where the node keeps none that old."""
     try:
         return await member.ask(lane, 1, lambda reader: reader.counter(source, block))
+    except ChainFault as fault:
+        if fault.kind is FaultKind.NO_STATE:
+            return None
+        raise
+
+
+async def books(member: Member, source: Source, token: bytes, block: Block, lane: Lane) -> Books | None:
+    """What the source's contract says of its money as of a block; None where the node keeps no state that old."""
+    try:
+        return await member.ask(lane, 1, lambda reader: reader.books(source, token, block))
     except ChainFault as fault:
         if fault.kind is FaultKind.NO_STATE:
             return None

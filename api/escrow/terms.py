@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID, uuid5
 
 from api.escrow import models
 from api.fields import Input
+from db.chain.settling import Told
 from domain.errors import Refusal
 from domain.escrow import (
     ApprovalPolicy,
@@ -145,6 +147,31 @@ def view(escrow: Escrow) -> models.EscrowView:
         created_at=escrow.created_at,
         updated_at=escrow.updated_at,
         closed_at=escrow.closed_at,
+        custody="desk" if terms.custody is None else "chain",
+        on_chain=None
+        if terms.custody is None
+        else models.OnChainView(
+            relayer_id=terms.custody.relayer_id, onchain_id=terms.custody.onchain_id, token=terms.custody.token
+        ),
+    )
+
+
+def detail(escrow: Escrow, told: Sequence[Told]) -> models.EscrowDetail:
+    """An escrow with what its contract told of it."""
+    return models.EscrowDetail(
+        **dict(view(escrow)),
+        chain_events=[
+            models.ChainEventView(
+                kind=each.kind,
+                sequence=each.sequence,
+                tx_hash=f"0x{each.tx_hash.hex()}",
+                block_number=each.block_number,
+                at=each.at,
+                outcome=each.outcome,
+                code=each.code,
+            )
+            for each in told
+        ],
     )
 
 

@@ -49,7 +49,8 @@ _FIGURES = text(
         FULL JOIN mirrored USING (subject)
     ), accounts_differ AS (
         SELECT coalesce(told.owed, 0) - coalesce(credited.owed, 0) AS owed,
-               account IN (SELECT w.account FROM waits w WHERE w.account IS NOT NULL) AS waits
+               account IN (SELECT w.account FROM waits w
+                           WHERE w.kind IN ('Released', 'Refunded', 'Withdrawn')) AS waits
         FROM (SELECT account, sum(owed) AS owed FROM moves WHERE outcome = 'settled' AND kind <> 'Funded'
               GROUP BY account) AS told
         FULL JOIN credited USING (account)

@@ -50,6 +50,19 @@ class Waiting:
     relayer_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event of an escrow, and what came of it; ``outcome`` is None until it is final and settled."""
+
+    kind: str
+    sequence: int
+    tx_hash: bytes
+    block_number: int
+    at: datetime
+    outcome: Settled | None
+    code: str | None
+
+
 _NEXT = text(
     """
     WITH cursor AS (
@@ -73,6 +86,8 @@ _NEXT = text(
 
 #: More events than these are in no block: 30 million gas pay for fewer.
 _MOST = 100_000
+#: Parts can be released one unit at a time; nobody reads further than this.
+_TOLD_MOST = 1_000
 
 
 async def settled_sequence(connection: AsyncConnection, source_id: int, *, lock: bool = False) -> int:
@@ -153,6 +168,30 @@ async def put_links(connection: AsyncConnection, source_id: int, tenant: UUID, f
                 for link in fresh
             ],
         )
+
+
+async def told_of(connection: AsyncConnection, escrow_id: UUID) -> list[Told]:
+    """What its contract told of an escrow, in order: the first thousand."""
+    rows = await connection.execute(
+        text(
+            "SELECT e.kind, e.sequence, e.tx_hash, e.block_number, e.at, e.outcome, e.outcome_code"
+            " FROM chain_escrows l JOIN chain_events e ON e.source_id = l.source_id AND e.subject = l.onchain_id"
+            " WHERE l.escrow_id = :escrow AND e.canonical ORDER BY e.sequence LIMIT :most"
+        ),
+        {"escrow": escrow_id, "most": _TOLD_MOST},
+    )
+    return [
+        Told(
+            row.kind,
+            row.sequence,
+            bytes(row.tx_hash),
+            row.block_number,
+            row.at,
+            None if row.outcome is None else Settled(row.outcome),
+            row.outcome_code,
+        )
+        for row in rows
+    ]
 
 
 async def settle(

@@ -80,6 +80,7 @@ class EscrowFilter:
     address: str | None = None
     asset: str | None = None
     reference: str | None = None
+    onchain_id: str | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
 
@@ -195,6 +196,7 @@ def _conditions(wanted: EscrowFilter) -> tuple[list[str], dict[str, Any]]:
         "status": "e.status = :status",
         "asset": "e.asset = :asset",
         "reference": "e.reference = :reference",
+        "onchain_id": "e.custody_onchain_id = :onchain_id",
         "created_from": "e.created_at >= :created_from",
         "created_to": "e.created_at < :created_to",
     }

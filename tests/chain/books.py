@@ -8,7 +8,7 @@ from typing import Any
 
 from temporalio.testing import ActivityEnvironment
 
-from activities.chain.books import ChainBooksActivities
+from activities.chain.books import BooksReadingActivities, ChainBooksActivities
 from activities.chain.messages import BooksCompared, CompareBooks, ReadBooks
 from activities.chain.ports import Lane, ProviderHealth
 from db.doorbell import Doorbell
@@ -63,11 +63,10 @@ class ModelChain:
 async def compare(desk: ChainDesk, chain: ModelChain | None = None) -> BooksCompared:
     """Read and compare once."""
     tenants, engine = desk.steps.engine, desk.engine
-    steps = ChainBooksActivities(
-        tenants, engine, Doorbell(tenants), {"local": chain or ModelChain(desk.contract)}, {"local": TOKENS}
-    )
+    reading = BooksReadingActivities(engine, {"local": chain or ModelChain(desk.contract)}, {"local": TOKENS})
+    steps = ChainBooksActivities(tenants, engine, Doorbell(tenants), {"local": TOKENS})
     environment = ActivityEnvironment()
-    read = ReadBooks.model_validate(await environment.run(steps.read, desk.run))
+    read = ReadBooks.model_validate(await environment.run(reading.read, desk.run))
     asked = CompareBooks(run=desk.run, step=str(new_id()), at=now(), read=read)
     return BooksCompared.model_validate(await environment.run(steps.compare, asked))
 

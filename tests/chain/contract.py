@@ -141,7 +141,7 @@ class Contract:
                     kind=kind,
                     sequence=first + index,
                     subject=_bytes(subject),
-                    account=_bytes(arguments.get("account")),
+                    account=_bytes(arguments.get("account", arguments.get("by"))),
                     token=_bytes(arguments.get("token")),
                     amount=arguments.get("amount"),
                     payload=payload,

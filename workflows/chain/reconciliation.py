@@ -9,10 +9,10 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from activities.chain.books import ChainBooksActivities
+    from activities.chain.books import BooksReadingActivities, ChainBooksActivities
     from activities.chain.messages import BooksCompared, BooksSweep, CompareBooks, SettlingSource, SourcesWanted
     from activities.failures import step_failure
-    from workflows.limits import STEP_RETRY, STEP_TIMEOUT
+    from workflows.limits import STEP_RETRY, STEP_TIMEOUT, chain_queue
 
 __all__ = ["BooksSweep", "ChainReconciliationWorkflow"]
 
@@ -62,8 +62,9 @@ class ChainReconciliationWorkflow:
         """What became of one contract; None where it could not be read."""
         try:
             read = await workflow.execute_activity_method(
-                ChainBooksActivities.read,
+                BooksReadingActivities.read,
                 source.run,
+                task_queue=chain_queue(workflow.info().task_queue),
                 start_to_close_timeout=_READ_TIMEOUT,
                 schedule_to_close_timeout=_READ_LIMIT,
                 retry_policy=STEP_RETRY,
