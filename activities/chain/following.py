@@ -17,12 +17,12 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from activities.chain import telling
+from activities.chain.beginning import begin
 from activities.chain.ports import ChainDesk, Forked, Lane
 from db import audit, outbox
 from db.audit import AuditRecord, Origin
 from db.chain import coverage, cursors, sources, writing
 from db.chain.cursors import NotFollowing, Overtaken, Stand
-from db.chain.rows import put_blocks
 from db.doorbell import Doorbell
 from db.engine import transaction
 from db.outbox import OutboxEvent
@@ -140,7 +140,8 @@ class Follower:
         return stand.position
 
     async def _see(self, position: Position, head: Head) -> bool:
-        if position.hash is None and await self._begin(position, head):
+        if await begin(self._engine, self._desk, self._source, position, head):
+            self._position = None
             return True
         if not self._verified:
             # A process that died in the middle of things, or a chain that changed while nobody looked.
@@ -159,29 +160,6 @@ class Follower:
         elif monotonic() - self._heard_at >= self._hear_seconds:
             await self._hear(position, head)
         return False
-
-    async def _begin(self, position: Position, head: Head) -> bool:
-        """Find out behind which event a live end begins that skips the past; whether it had to be found out.
-
-        Whoever registered it names a block alone: the contract knows the number.
-        """
-        source, number = self._source, position.number
-        if not source.sequenced or number < source.start_block or position.last_sequence or head.latest.number < number:
-            return False
-        final = final_number(head, self._depths)
-        if final is not None and final < number:
-            raise Unavailable(f"chain:{self._desk.name}", f"block {number}, behind which it begins, is not final yet")
-        [block] = await self._desk.blocks([number], Lane.LIVE)
-        counter = await self._desk.counter(source, block, Lane.LIVE)
-        if counter is None:
-            raise Unavailable(f"chain:{self._desk.name}", f"no provider keeps the contract's state at block {number}")
-        self._position = None
-        async with transaction(self._engine) as connection:
-            await cursors.own(connection, source.source_id, position)
-            await put_blocks(connection, source, [block])
-            begun = replace(position, hash=block.hash, last_sequence=counter)
-            await cursors.move(connection, source.source_id, begun, now(), head.latest)
-        return True
 
     async def _differs(self, head: Head) -> bool:
         """Whether a head that is lower than what is here stands on another history; else a provider only lags."""
