@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -33,10 +33,8 @@ from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
-from activities.chain.books import BooksReadingActivities, ChainBooksActivities
-from activities.chain.ports import ChainDesk
-from activities.chain.relayer import TURN_SECONDS, FollowingActivities, RelayerActivities, RelayerWatchActivities
-from activities.chain.settling import ChainSettlementActivities, ChainSettlementWatchActivities, Tokens
+from activities.chain.gauges import ChainGauges
+from activities.chain.settling import Tokens
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
@@ -62,6 +60,7 @@ from activities.transfers.watch import TransferWatchActivities
 from activities.webhooks import fanout
 from activities.webhooks.lane import Pace
 from activities.webhooks.steps import WebhookActivities, WebhookWatchActivities
+from chainwork import chain_steps, create_backfill_worker, create_chain_worker, settling_steps
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
@@ -72,9 +71,17 @@ from kit.logs import configure_logging
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
-from outside import chain_tokens, create_outward, create_price_desk, create_publisher, create_senders, local_senders
+from outside import (
+    chain_tokens,
+    create_chains,
+    create_outward,
+    create_price_desk,
+    create_publisher,
+    create_senders,
+    local_senders,
+)
 from workflows.client import EscrowClient
-from workflows.limits import chain_queue, webhook_queue
+from workflows.limits import webhook_queue
 from workflows.listeners import LISTENERS, margin_check
 from workflows.registry import FAILURE_TYPES, WORKFLOWS, workflow_runner
 from workflows.waking import Waker
@@ -95,10 +102,10 @@ PACE: dict[str, Any] = {
 
 #: Endpoints whose turns a process takes at a time; one that hangs holds one of them.
 WEBHOOK_TURNS_MAX = 500
-#: Sources that a process follows at a time.
-RELAYER_TURNS_MAX = 200
 #: Connections for turns: each is needed for moments.
 WEBHOOK_CONNECTIONS = 8
+#: Connections for what follows and fills in chains.
+CHAIN_CONNECTIONS = 12
 
 _log = logging.getLogger("worker")
 
@@ -159,8 +166,8 @@ def create_worker(
         MarginActivities(tenants, doorbell).check,
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
-        *_relaying(engine),
-        *_settling(tenants, engine, doorbell, EscrowClient(client, task_queue), tokens or {}),
+        *chain_steps(tenants, engine, doorbell),
+        *settling_steps(tenants, engine, doorbell, EscrowClient(client, task_queue), tokens or {}),
     ]
     return Worker(
         client,
@@ -186,15 +193,6 @@ def _book(engine: AsyncEngine, groups: int) -> list[Any]:
     return [book.plan, book.revalue, watch.wake_behind, audit.audit]
 
 
-def _settling(
-    tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, desk: EscrowClient, tokens: Tokens
-) -> list[Any]:
-    """The steps of settling from chains, and of comparing books with contracts."""
-    settling, watch = ChainSettlementActivities(tenants, doorbell, desk, tokens), ChainSettlementWatchActivities(engine)
-    books = ChainBooksActivities(tenants, engine, doorbell, tokens)
-    return [settling.deliver, settling.record, watch.resume_waiting, books.list_settling, books.compare]
-
-
 def _alerting(
     tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, senders: Senders, base_url: str | None
 ) -> list[Any]:
@@ -208,39 +206,6 @@ def _alerting(
         sending.find,
         AlertWatchActivities(engine).resume_overdue,
     ]
-
-
-def _relaying(engine: AsyncEngine) -> list[Any]:
-    """The steps of relayers beside their turns; ``engine`` sees every tenant."""
-    relayers = RelayerActivities(engine, Doorbell(engine))
-    return [relayers.load, relayers.carry_out, RelayerWatchActivities(engine).bring_back]
-
-
-def create_chain_worker(
-    client: Client,
-    task_queue: str,
-    *,
-    engine: AsyncEngine,
-    chains: Mapping[str, ChainDesk],
-    tokens: Tokens | None = None,
-    turn_seconds: float = TURN_SECONDS,
-) -> Worker:
-    """Who takes relayers' turns and reads contracts' books, beside the worker of ``task_queue``.
-
-    ``engine`` sees every tenant.
-
-    It has no workflows and no version of its own: any build takes any relayer's turn.
-    """
-    following = FollowingActivities(engine, Doorbell(engine), chains, turn_seconds=turn_seconds)
-    return Worker(
-        client,
-        task_queue=chain_queue(task_queue),
-        activities=[following.follow, BooksReadingActivities(engine, chains, tokens or {}).read],
-        interceptors=[FailureInterceptor()],
-        max_concurrent_activities=RELAYER_TURNS_MAX,
-        max_heartbeat_throttle_interval=timedelta(seconds=1),
-        graceful_shutdown_timeout=GRACE,
-    )
 
 
 def create_webhook_worker(
@@ -295,10 +260,15 @@ async def run(settings: WorkerSettings) -> None:
     tenants = create_engine(settings.database_url, Role.APP, pool_size=settings.database_pool_size)
     engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8 + settings.book_groups)
     sending = create_engine(settings.database_url, Role.ENGINE, pool_size=WEBHOOK_CONNECTIONS)
+    chains = create_engine(settings.database_url, Role.ENGINE, pool_size=CHAIN_CONNECTIONS)
+    desks, tokens = create_chains(settings, chains), chain_tokens(settings)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
         stack.push_async_callback(sending.dispose)
+        stack.push_async_callback(chains.dispose)
+        for desk in desks.values():
+            stack.push_async_callback(desk.close)
         stack.push_async_callback(outward.close)
         stack.push_async_callback(prices.close)
         senders = create_senders(settings, engine, outward)
@@ -321,9 +291,13 @@ async def run(settings: WorkerSettings) -> None:
             book_groups=settings.book_groups,
             senders=senders,
             base_url=settings.public_url,
-            tokens=chain_tokens(settings),
+            tokens=tokens,
         )
         webhooks = create_webhook_worker(client, settings.temporal_task_queue, engine=sending, outward=outward)
+        following = create_chain_worker(
+            client, settings.temporal_task_queue, engine=chains, chains=desks, tokens=tokens
+        )
+        filling = create_backfill_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
         feed = create_relay(
             client,
             settings.temporal_task_queue,
@@ -333,14 +307,16 @@ async def run(settings: WorkerSettings) -> None:
         )
         relay = asyncio.create_task(feed.run(), name="relay")
         tasks = [relay, asyncio.create_task(_until(worker, stop), name="worker")]
-        tasks.append(asyncio.create_task(_until(webhooks, stop), name="webhooks"))
+        for beside, name in ((webhooks, "webhooks"), (following, "chains"), (filling, "backfill")):
+            tasks.append(asyncio.create_task(_until(beside, stop), name=name))
         tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
+        tasks.append(asyncio.create_task(ChainGauges(engine).run(), name="chain gauges"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        await asyncio.gather(*tasks[1:3], return_exceptions=True)
+        await asyncio.gather(*tasks[1:5], return_exceptions=True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

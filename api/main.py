@@ -16,6 +16,7 @@ from temporalio.client import Client
 
 from api import (
     alerts,
+    backfill,
     chain,
     controls,
     escrow,
@@ -45,6 +46,8 @@ from kit.chains import ChainsConfig, read_chains
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.alerts.client import AlertClient
+from workflows.chain.backfill_client import BackfillClient
+from workflows.chain.relayer_client import RelayerClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -81,10 +84,31 @@ TAGS = [
         "name": "chain",
         "description": "What is followed on chains, how far, what was seen, and whether all is well.",
     },
+    {
+        "name": "backfill",
+        "description": "Jobs that fill in what is behind the live end of a relayer: how far they are, and what an"
+        " operator tells them.",
+    },
     {"name": "events", "description": "The durable feed of what happened."},
     {"name": "identity", "description": "Tenants and API keys."},
     {"name": "operations", "description": "Probes and metrics; they need no key."},
 ]
+
+
+#: Whose routes are served, in the order of the description.
+CONTEXTS = (
+    escrow,
+    controls,
+    ledger,
+    reconciliation,
+    settlement,
+    prices,
+    margin,
+    alerts,
+    webhooks,
+    chain,
+    backfill,
+)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -138,8 +162,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts, webhooks, chain)
-    routers = [router for context in contexts for router in context.ROUTERS]
+    routers = [router for context in CONTEXTS for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
@@ -174,8 +197,10 @@ def _services(
         alerts=AlertClient(temporal, queue),
         receipts=receipts,
         webhooks=WebhookClient(temporal, queue),
+        backfills=BackfillClient(temporal, queue),
         reach=reach,
         chains=chains,
+        relayers=RelayerClient(temporal, queue),
     )
 
 

@@ -16,6 +16,7 @@ WORKER_SOURCES = (
     "contracts/escrow.json",
     "worker.py",
     "outside.py",
+    "chainwork.py",
     "requirements/runtime.txt",
 )
 API_SOURCES = ("api",)

@@ -19,6 +19,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.vendors.outward import OutwardClient
+from chainwork import create_chain_worker
 from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
@@ -33,7 +34,7 @@ from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
-from worker import create_chain_worker, create_relay, create_webhook_worker, create_worker
+from worker import create_relay, create_webhook_worker, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"

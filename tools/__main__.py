@@ -21,6 +21,7 @@ COMMANDS = {
     "seal-key": "make sure that there is a key to sign checkpoints with",
     "ledger": "verify: recompute all seals offline; names the first row that was edited, dropped or reordered",
     "prices": "show, set, refresh or accept prices; import those of the past",
+    "chains": "check the file of chains that can be followed; start writes an example",
     "contract": "compile the escrow contract (--out writes its ABI and bytecode)",
     "build-id": "print the build id of this source",
     "healthcheck": "exit with 0 when a URL answers with a 2xx",

@@ -25,6 +25,13 @@ STEP_RETRY = RetryPolicy(
     maximum_attempts=60,
 )
 
+#: A chain whose providers are away comes back; how long it is waited for is written at the call.
+CHAIN_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=30),
+)
+
 #: What the clock would do to something frozen is looked at again after this pause, doubled each time up to the maximum:
 #: so late, at most, it happens after the freeze was lifted.
 FROZEN_PAUSE = timedelta(seconds=15)
@@ -39,3 +46,8 @@ def chain_queue(task_queue: str) -> str:
 def webhook_queue(task_queue: str) -> str:
     """Where turns of endpoints are taken, beside a task queue: strangers' servers hold up nothing else."""
     return f"{task_queue}-webhooks"
+
+
+def backfill_queue(task_queue: str) -> str:
+    """Where chunks of backfill jobs are filled, beside a task queue: a chunk waits for its turn, and for providers."""
+    return f"{task_queue}-backfill"

@@ -15,6 +15,8 @@ from domain.errors import HoldfastError
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.alerts.workflow import AlertWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
+from workflows.chain.backfill import BackfillWorkflow
+from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
 from workflows.chain.reconciliation import ChainReconciliationWorkflow
 from workflows.chain.relayer import RelayerWatchWorkflow, RelayerWorkflow
 from workflows.chain.settlement import ChainSettlementWatchWorkflow, ChainSettlementWorkflow
@@ -54,6 +56,9 @@ WORKFLOWS: tuple[type[Any], ...] = (
     MarginCheckWorkflow,
     WebhookWorkflow,
     WebhookWatchWorkflow,
+    BackfillWorkflow,
+    BackfillWatchWorkflow,
+    BackfillRetentionWorkflow,
     RelayerWorkflow,
     RelayerWatchWorkflow,
     ChainSettlementWorkflow,

@@ -18,6 +18,7 @@ from temporalio.client import (
 
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow
+from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
 from workflows.chain.reconciliation import BooksSweep, ChainReconciliationWorkflow
 from workflows.chain.relayer import RelayerWatchWorkflow
 from workflows.chain.settlement import ChainSettlementWatchWorkflow
@@ -56,6 +57,12 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
             _HOUR,
             start(RetentionWorkflow.run, name="retention", summary="delete expired idempotency keys"),
             offset=7 * _MINUTE,
+        ),
+        "holdfast:backfill-retention": _every(
+            _DAY,
+            start(BackfillRetentionWorkflow.run, name="backfill-retention", summary="delete old backfill jobs"),
+            offset=timedelta(hours=3, minutes=19),
+            catchup=_DAY // 2,
         ),
         "holdfast:reconciliation": _every(
             _HOUR,
@@ -135,6 +142,15 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
                 summary="wake the workflows of endpoints whose deliveries wait",
             ),
             offset=timedelta(seconds=40),
+        ),
+        "holdfast:backfill-watch": _every(
+            _MINUTE,
+            start(
+                BackfillWatchWorkflow.run,
+                name="backfill-watch",
+                summary="bring back the workflows of backfill jobs that show nothing",
+            ),
+            offset=timedelta(seconds=30),
         ),
         "holdfast:alert-watch": _every(
             _MINUTE,

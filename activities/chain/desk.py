@@ -14,7 +14,7 @@ from activities.chain import heads, reading
 from activities.chain.joining import Joined
 from activities.chain.pool import Member, Patience, Pool, Provider
 from activities.chain.ports import ChainFault, FaultKind, Forked, Lane, ProviderHealth
-from activities.chain.quorum import Agreed, Inquiry
+from activities.chain.quorum import Agreed, Contradicted, Inquiry
 from activities.chain.reading import Piece, Reading
 from domain.chain import Block, Books, Fetched, Head, Source
 from domain.chain.checking import difference
@@ -88,7 +88,16 @@ class Desk:
         """See ``ChainDesk``."""
         if not numbers:
             return []
-        return (await self._headers(numbers, lane, self._agreeing)).answer
+        agreed = await self._inquire(
+            lane,
+            self._agreeing,
+            lambda member: self._headers(member, numbers, lane),
+            height=max(numbers),
+            same=tuple[Block, ...],
+        )
+        for member, other in agreed.others:
+            _on_another_branch(member, other[-1], agreed)
+        return agreed.answer
 
     async def counter(self, source: Source, block: Block, lane: Lane) -> int | None:
         """See ``ChainDesk``. Who keeps no state that old is passed over, while somebody does."""
@@ -210,33 +219,40 @@ class Desk:
             height=piece.last,
             same=lambda answer: (answer.blocks[0].hash, answer.blocks[-1].hash, answer.events),
         )
-        self._convict(agreed)
+        for member, _ in agreed.others:
+            await self._convict(member, piece, after_sequence, agreed)
         return agreed
 
-    def _convict(self, agreed: Agreed[Reading]) -> None:
-        """Who says something else of the very same blocks was lying; of other blocks, it is on another branch."""
+    async def _convict(self, member: Member, piece: Piece, after_sequence: int | None, agreed: Agreed[Reading]) -> None:
+        """Who says something else of the very same blocks, twice, is lying; of others, it is on another branch."""
         true = agreed.answer
-        for member, other in agreed.others:
-            if (other.blocks[0].hash, other.blocks[-1].hash) == (true.blocks[0].hash, true.blocks[-1].hash):
-                told = difference(other.events, true.events) or "other events"
-                member.accuse(f"of the same blocks as {', '.join(agreed.names)}, it says otherwise: {told}")
-            else:
-                member.lags(f"its block {other.blocks[-1].number} is not that of {', '.join(agreed.names)}")
+        try:
+            async with asyncio.timeout(self._pool.patience.hedge):
+                said = await reading.read(member, piece, after_sequence)
+        except Contradicted as fault:
+            member.accuse(fault.message)
+            return
+        except (ChainFault, TimeoutError):
+            return
+        if (said.blocks[0].hash, said.blocks[-1].hash) != (true.blocks[0].hash, true.blocks[-1].hash):
+            _on_another_branch(member, said.blocks[-1], agreed)
+        elif told := difference(said.events, true.events):
+            member.accuse(f"of the same blocks as {', '.join(agreed.names)}, it says otherwise: {told}")
 
     async def _fork(self, below: Block | None, agreed: Agreed[Reading], lane: Lane) -> None:
-        """Raises ``Forked``, unless another provider, which is as far, still has the block: then nobody can say."""
+        """Raises ``Forked``; but if it still has the block, or another that is as far has it, nobody can say."""
         assert below is not None, "without a block below nothing forks"
         found = agreed.answer.blocks[0].parent_hash
         top = agreed.answer.blocks[-1].number
         for member in self._pool.usable() if len(agreed.members) == 1 else ():
-            if member not in agreed.members and (member.head_number or 0) >= top:
+            if member in agreed.members or (member.head_number or 0) >= top:
                 try:
                     (block,) = await reading.headers(member, [below.number], lane)
                 except ChainFault:
                     continue
                 if block.hash == below.hash:
                     raise Unavailable(
-                        f"chain:{self._name}", f"{agreed.names[0]} left block {below.number}, {member.name} did not"
+                        f"chain:{self._name}", f"{agreed.names[0]} left block {below.number}, {member.name} has it"
                     )
         raise Forked(below.number, below.hash, found, agreed.names)
 
@@ -257,10 +273,16 @@ class Desk:
     ) -> Agreed[A]:
         return await Inquiry(self._name, self._pool, lane, need, ask, same=same, height=height).result()
 
-    async def _headers(self, numbers: Sequence[int], lane: Lane, need: int) -> Agreed[list[Block]]:
-        return await self._inquire(
-            lane, need, lambda member: reading.headers(member, numbers, lane), height=max(numbers), same=tuple
-        )
+    async def _headers(self, member: Member, numbers: Sequence[int], lane: Lane) -> list[Block]:
+        """Headers; of one whose word is enough, it is heard twice, for by them reorganisations are judged."""
+        blocks = await reading.headers(member, numbers, lane)
+        if self._agreeing == 1 and await reading.headers(member, numbers, lane) != blocks:
+            raise ChainFault(FaultKind.BEHIND, f"headers up to block {blocks[-1].number} change while they are read")
+        return blocks
+
+
+def _on_another_branch(member: Member, top: Block, agreed: Agreed[Any]) -> None:
+    member.lags(f"its block {top.number} is not that of {', '.join(agreed.names)}")
 
 
 def _itself(said: Any) -> Any:

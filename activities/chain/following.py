@@ -21,7 +21,8 @@ from activities.chain.ports import ChainDesk, Forked, Lane
 from db import audit, outbox
 from db.audit import AuditRecord, Origin
 from db.chain import coverage, cursors, sources, writing
-from db.chain.cursors import NotFollowing, Overtaken
+from db.chain.cursors import NotFollowing, Overtaken, Stand
+from db.chain.rows import put_blocks
 from db.doorbell import Doorbell
 from db.engine import transaction
 from db.outbox import OutboxEvent
@@ -85,7 +86,15 @@ class Follower:
     There may be several of one source, in several processes: the cursor is moved by whoever finds it where it was.
     """
 
-    def __init__(self, engine: AsyncEngine, doorbell: Doorbell, desk: ChainDesk, source: Source) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        doorbell: Doorbell,
+        desk: ChainDesk,
+        source: Source,
+        *,
+        hear_seconds: float = HEARD_SECONDS,
+    ) -> None:
         self._engine = engine
         self._doorbell = doorbell
         self._desk = desk
@@ -95,6 +104,7 @@ class Follower:
         self._verified = False
         self._final_blocks = FINAL_BLOCKS
         self._heard_at = 0.0
+        self._hear_seconds = hear_seconds
         self.tally = Tally()
 
     @property
@@ -127,6 +137,8 @@ class Follower:
         return stand.position
 
     async def _see(self, position: Position, head: Head) -> bool:
+        if position.hash is None and await self._begin(position, head):
+            return True
         if not self._verified:
             # A process that died in the middle of things, or a chain that changed while nobody looked.
             if position.hash is not None and await self._part(position, head, None):
@@ -141,9 +153,32 @@ class Follower:
             return await self._part(position, head, None)
         if latest.number == position.number and marked(position, head, self._depths) != position:
             await self._move(position, position, head)
-        elif monotonic() - self._heard_at >= HEARD_SECONDS:
-            await self._hear(head)
+        elif monotonic() - self._heard_at >= self._hear_seconds:
+            await self._hear(position, head)
         return False
+
+    async def _begin(self, position: Position, head: Head) -> bool:
+        """Find out behind which event a live end begins that skips the past; whether it had to be found out.
+
+        Whoever registered it names a block alone: the contract knows the number.
+        """
+        source, number = self._source, position.number
+        if not source.sequenced or number < source.start_block or position.last_sequence or head.latest.number < number:
+            return False
+        final = final_number(head, self._depths)
+        if final is not None and final < number:
+            raise Unavailable(f"chain:{self._desk.name}", f"block {number}, behind which it begins, is not final yet")
+        [block] = await self._desk.blocks([number], Lane.LIVE)
+        counter = await self._desk.counter(source, block, Lane.LIVE)
+        if counter is None:
+            raise Unavailable(f"chain:{self._desk.name}", f"no provider keeps the contract's state at block {number}")
+        self._position = None
+        async with transaction(self._engine) as connection:
+            await cursors.own(connection, source.source_id, position)
+            await put_blocks(connection, source, [block])
+            begun = replace(position, hash=block.hash, last_sequence=counter)
+            await cursors.move(connection, source.source_id, begun, now(), head.latest)
+        return True
 
     async def _differs(self, head: Head) -> bool:
         """Whether a head that is lower than what is here stands on another history; else a provider only lags."""
@@ -151,20 +186,25 @@ class Follower:
             block = await writing.hash_at(connection, self._source.source_id, head.latest.number)
         return block is not None and block.hash != head.latest.hash
 
-    async def _hear(self, head: Head) -> None:
+    async def _hear(self, position: Position, head: Head) -> None:
         self._heard_at = monotonic()
         async with transaction(self._engine) as connection:
-            status = await cursors.heard(connection, self._source.source_id, head.latest, now())
-        if status is not RelayerStatus.FOLLOWING:
-            raise NotFollowing(status)
+            stand = await cursors.heard(connection, self._source.source_id, head.latest, now())
+        self._expect(stand, position)
+
+    @staticmethod
+    def _expect(stand: Stand, position: Position) -> None:
+        if stand.status is not RelayerStatus.FOLLOWING:
+            raise NotFollowing(stand.status)
+        if stand.position != position:
+            raise Overtaken(f"the cursor is at {stand.position.number}, not at {position.number}")
 
     async def _catch_up(self, position: Position, head: Head) -> bool:
         """Write what lies between the cursor and the head, or a part of it."""
         wanted = (position.number + 1, head.latest.number)
         async with transaction(self._engine) as connection:
             stand = await cursors.read(connection, self._source.source_id)
-            if stand.position != position:
-                raise Overtaken(f"the cursor is at {stand.position.number}, not at {position.number}")
+            self._expect(stand, position)
             covered = await coverage.covered(connection, self._source.source_id, wanted)
             known = above(covered, position.number)
             first = None if known is None else await writing.hash_at(connection, self._source.source_id, known[0])

@@ -30,7 +30,8 @@ class Patience:
     ``live`` and ``job``: how long a question is put again before nobody can say. ``hedge``: with no answer for so long
     another provider is asked too. ``backoff`` doubles with each failure in a row up to ``backoff_max``. ``accused``:
     who was caught lying is asked like others again after it, twice as long each time; and earlier, from
-    ``accused_alone`` on and doubling up to ``backoff_max``, where nobody else answers. ``wrong_chain`` and ``network``:
+    ``accused_alone`` on and doubling up to ``backoff_max``, where nobody else answers. ``behind``: how long somebody
+    may yet get what nobody has. ``wrong_chain`` and ``network``:
     how often a provider is asked which chain it has. ``heads``: how often those are asked for their head who were not
     needed for it. ``lag_blocks``: a head so much lower is lag.
     """
@@ -42,6 +43,7 @@ class Patience:
     backoff_max: float = 30.0
     accused: float = 600.0
     accused_alone: float = 0.5
+    behind: float = 2.0
     wrong_chain: float = 60.0
     network: float = 600.0
     heads: float = 10.0
@@ -81,6 +83,7 @@ class Member:
         self._requests = self._failures = self._in_a_row = self._offences = 0
         self._failed_at = float("-inf")
         self._accused_until = self._alone_at = 0.0
+        self._limited_until = 0.0
         self._network_until = 0.0
         self._network_lock = asyncio.Lock()
 
@@ -106,6 +109,7 @@ class Member:
 
         The first question of all, and one now and then, is which chain it has.
         """
+        await self._wait_as_told()
         if self._provider.allowance is not None:
             await self._provider.allowance.take(requests, lane)
         if self._clock() >= self._network_until:
@@ -136,6 +140,8 @@ class Member:
         pause = min(self._patience.backoff * 2 ** min(self._in_a_row - 1, 16), self._patience.backoff_max)
         pause = max(pause * random.uniform(0.75, 1.25), fault.retry_after_seconds or 0.0)  # noqa: S311 - no secret
         self.free_at = max(self.free_at, now + min(pause, 10 * self._patience.backoff_max))
+        if fault.kind is FaultKind.RATE_LIMITED:
+            self._limited_until = self.free_at
         if self._in_a_row >= _DOWN_AFTER and self._status in (OK, LAGGING):
             self._turn(DOWN, fault.message)
             self._network_until = 0.0
@@ -177,6 +183,14 @@ class Member:
     async def close(self) -> None:
         """Let go of connections."""
         await self._provider.reader.close()
+
+    async def _wait_as_told(self) -> None:
+        """What is under way goes on slower for one that was asked too often; raises ``ChainFault`` if that is long."""
+        pause = self._limited_until - self._clock()
+        if pause > self._patience.hedge:
+            raise ChainFault(FaultKind.RATE_LIMITED, "it is to be left alone", retry_after_seconds=pause)
+        if pause > 0:
+            await asyncio.sleep(pause)
 
     async def _timed(self, requests: int, asking: Callable[[ChainReader], Awaitable[A]]) -> A:
         self._requests += requests

@@ -69,11 +69,13 @@ class Inquiry(Generic[A]):
         self._out: set[Member] = set()
         self._reasons: dict[str, str] = {}
         self._failures: Counter[Member] = Counter()
+        self._kinds: dict[Member, FaultKind] = {}
+        self._began = pool.clock()
         self._round = 1
 
     async def result(self) -> Agreed[A]:
         """The agreed answer."""
-        until = self._pool.clock() + self._pool.patience.of(self._lane)
+        until = self._began + self._pool.patience.of(self._lane)
         try:
             while True:
                 self._start()
@@ -123,6 +125,7 @@ class Inquiry(Generic[A]):
     def _passed_over(self, member: Member, fault: ChainFault) -> None:
         self._answers.pop(member, None)
         self._reasons[member.name] = fault.message
+        self._kinds[member] = fault.kind
         self._failures[member] += 1
         if isinstance(fault, Contradicted):
             member.accuse(fault.message)
@@ -134,6 +137,8 @@ class Inquiry(Generic[A]):
         stands = self._majority()
         agree = len(stands) == len(self._answers)
         stays = self._out | (set(self._answers) if agree else set())
+        if self._behind():
+            until = min(until, self._began + self._pool.patience.behind)
         wait = self._pool.wait_seconds(stays, anybody=self._nobody_else())
         pause = min(self._pool.patience.backoff * 2 ** min(self._round - 1, 16), _ROUND_SECONDS_MAX)
         if wait is None or self._pool.clock() + wait > until:
@@ -143,6 +148,10 @@ class Inquiry(Generic[A]):
             self._answers.clear()
         self._asked = set(self._answers)
         self._round += 1
+
+    def _behind(self) -> bool:
+        """Nobody failed otherwise than by not having it, or not yet."""
+        return not self._answers and set(self._kinds.values()) == {FaultKind.BEHIND}
 
     def _majority(self) -> list[Member]:
         groups: list[tuple[Any, list[Member]]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -24,6 +25,11 @@ T = TypeVar("T")
 
 _READ_BYTES: Final = 1 << 20
 _CONNECTIONS_MAX: Final = 32
+#: Parts of a URL that a node may repeat in its errors. Shorter ones are words, and a number may be a limit.
+_PARTS: Final = re.compile(r"[/:@?&=#]+")
+_SECRET_MIN: Final = 6
+#: What is looked at of an error.
+_TEXT_MAX: Final = 2_000
 
 
 class _Answer(msgspec.Struct, Generic[T]):
@@ -41,6 +47,7 @@ class Rpc:
 
     def __init__(self, url: str, *, timeout_seconds: float, max_body_bytes: int) -> None:
         self._url = url
+        self._secrets = [part for part in _PARTS.split(url) if len(part) >= _SECRET_MIN and not part.isdigit()]
         self._timeout_seconds = timeout_seconds
         self._max_body_bytes = max_body_bytes
         self._ids = itertools.count(1)
@@ -81,18 +88,41 @@ class Rpc:
             answers = [answers]
             if len(sent) > 1:
                 # Refused as a whole; or the node does not know what a batch is.
-                raise _fault(answers[0], status, retry_after, "batch")
+                raise self._fault(answers[0], status, retry_after, "batch")
             answers[0].id = first if answers[0].id is None else answers[0].id
         found = {answer.id: answer for answer in answers}
         if len(found) != len(sent) or any(first + place not in found for place in range(len(sent))):
             raise ChainFault(FaultKind.NONSENSE, f"{len(answers)} answers that are not those to {len(sent)} calls")
-        return [_result(found[first + place], status, retry_after, methods[place]) for place in range(len(sent))]
+        return [self._result(found[first + place], status, retry_after, methods[place]) for place in range(len(sent))]
 
     async def close(self) -> None:
         """Let go of connections; a later call opens others."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def _result(self, answer: _Answer[T], status: int, retry_after: float | None, method: str) -> T | ChainFault | None:
+        if answer.error is not None or (status != 200 and answer.result is None) or answer.message is not None:
+            return self._fault(answer, status, retry_after, method)
+        return answer.result
+
+    def _fault(self, answer: _Answer[Any], status: int, retry_after: float | None, method: str) -> ChainFault:
+        error = answer.error
+        code, message = answer.code, answer.message
+        if isinstance(error, dict):
+            code, message = error.get("code", code), error.get("message", message)
+            data = error.get("data")
+            if isinstance(data, str):
+                message = f"{message}: {data}"
+            elif isinstance(data, dict):
+                message = f"{message} {' '.join(f'{name}={value}' for name, value in data.items())}"
+        elif error is not None and message is None:
+            message = error
+        text = "" if message is None else str(message)[:_TEXT_MAX]
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        number = code if isinstance(code, int) and not isinstance(code, bool) else None
+        return judged(Told(status, number, text, method, retry_after))
 
     async def _post(self, content: bytes) -> tuple[int, float | None, bytes]:
         """The status, how long it asks to be left alone, and the body."""
@@ -144,26 +174,3 @@ def _decoded(body: bytes, result: Any, told: Told) -> Any:
         if told.status == 200:
             raise ChainFault(FaultKind.NONSENSE, f"{len(body)} bytes that are no JSON") from None
     raise judged(told)
-
-
-def _result(answer: _Answer[T], status: int, retry_after: float | None, method: str) -> T | ChainFault | None:
-    if answer.error is not None or (status != 200 and answer.result is None) or answer.message is not None:
-        return _fault(answer, status, retry_after, method)
-    return answer.result
-
-
-def _fault(answer: _Answer[Any], status: int, retry_after: float | None, method: str) -> ChainFault:
-    error = answer.error
-    code, message = answer.code, answer.message
-    if isinstance(error, dict):
-        code, message = error.get("code", code), error.get("message", message)
-        data = error.get("data")
-        if isinstance(data, str):
-            message = f"{message}: {data}"
-        elif isinstance(data, dict):
-            message = f"{message} {' '.join(f'{name}={value}' for name, value in data.items())}"
-    elif error is not None and message is None:
-        message = error
-    text = "" if message is None else str(message)
-    number = code if isinstance(code, int) and not isinstance(code, bool) else None
-    return judged(Told(status, number, text, method, retry_after))

@@ -19,8 +19,8 @@ from db.chain.events import EventFilter, Finality, Orphans, Place
 from domain.errors import Refusal
 from domain.identity import Scope
 
-_HEX = r"^0x(?:[0-9a-fA-F]{2}){1,10000}$"
-Hexadecimal = Annotated[str, StringConstraints(max_length=20_002, pattern=_HEX)]
+_HEX = r"^0x(?:[0-9a-fA-F]{2}){1,190}$"
+Hexadecimal = Annotated[str, StringConstraints(max_length=382, pattern=_HEX)]
 Word = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{64}$")]
 Address = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{40}$")]
 Height = Annotated[int | None, Query(ge=0, le=BLOCK_MAX)]

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Path
 from pydantic import BaseModel, Field, StringConstraints
 
-from api.fields import WHOLE, Input
+from api.fields import WHOLE, Input, UserId
 from db.chain.events import Finality
 from domain.chain import ChainKind, RelayerStatus, Settled
 from domain.chain.health import Trouble
@@ -25,7 +25,7 @@ ChainName = Annotated[
 ]
 Written = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=20_010, pattern=r"^[\x21-\x7E]+$"),
+    StringConstraints(min_length=1, max_length=400, pattern=r"^[\x21-\x7E]+$"),
     Field(examples=["0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419"]),
 ]
 BlockNumber = Annotated[int, WHOLE, Field(ge=0, le=BLOCK_MAX)]
@@ -63,6 +63,18 @@ class RelayerInput(Input):
     settles: bool | None = Field(
         default=None, description="Whether its events move escrows here; unless it is said, those of a contract do"
     )
+
+
+class RelayerCommandInput(Input):
+    """Who asks for it."""
+
+    actor: UserId | None = Field(default=None, description="The operator, as the audit log names them")
+
+
+class RewindInput(RelayerCommandInput):
+    """How far back."""
+
+    to_block: BlockNumber = Field(description="The last block that stays; what is final stays in any case")
 
 
 class HeadView(BaseModel):

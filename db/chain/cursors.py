@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -91,16 +92,16 @@ async def move(
     )
 
 
-async def heard(connection: AsyncConnection, source_id: int, head: Block, at: datetime) -> RelayerStatus:
-    """Note that the head was heard of; answers what the relayer is to do."""
-    status = await connection.scalar(
+async def heard(connection: AsyncConnection, source_id: int, head: Block, at: datetime) -> Stand:
+    """Note that the head was heard of; answers where the source stands, and what the relayer is to do."""
+    rows = await connection.execute(
         text(
             "UPDATE chain_cursors c SET head_number = :head, head_at = :head_at, asked_at = :at FROM chain_sources s"
-            " WHERE c.source_id = :source AND s.source_id = c.source_id RETURNING s.status"
+            f" WHERE c.source_id = :source AND s.source_id = c.source_id RETURNING {_COLUMNS}, c.head_number, s.status"
         ),
         {"source": source_id, "head": head.number, "head_at": instant_of(head.at_seconds), "at": at},
     )
-    return RelayerStatus(str(status))
+    return _stand(rows.one())
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,10 @@ async def _read(connection: AsyncConnection, source_id: int, locking: str) -> St
         ),
         {"source": source_id},
     )
-    row = rows.one()
+    return _stand(rows.one())
+
+
+def _stand(row: Any) -> Stand:
     position = Position(
         number=row.block_number,
         hash=None if row.block_hash is None else bytes(row.block_hash),

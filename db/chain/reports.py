@@ -18,6 +18,8 @@ from domain.chain import RelayerStatus
 from domain.chain.health import Course
 from domain.chain.ranges import Ranges, count
 
+#: More relayers than this are not looked at in one go.
+RELAYERS_MAX: Final = 100_000
 #: Missing ranges that are named, of all that there are.
 GAPS_MAX: Final = 50
 
@@ -128,7 +130,7 @@ async def list_(
     chain: str | None = None,
     status: RelayerStatus | None = None,
     before: int | None = None,
-    limit: int = 1_000,
+    limit: int = RELAYERS_MAX,
 ) -> list[Standing]:
     """Relayers, the last registered first; ``before`` is the ``source_id`` of the last one that was read."""
     rows = await connection.execute(

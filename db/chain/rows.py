@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from db.engine import copy_records
 from domain.chain import Block, Event, Source, consumer_id
 
+_BLOCK_COLUMNS: Final = ("source_id", "tenant_id", "number", "hash", "parent_hash", "at")
 _EVENT_COLUMNS: Final = (
     "source_id",
     "tenant_id",
@@ -32,6 +33,16 @@ _EVENT_COLUMNS: Final = (
     "payload",
     "at",
 )
+
+
+async def copy_blocks(connection: AsyncConnection, source: Source, blocks: Iterable[Block]) -> None:
+    """Append blocks of a source, canonical; none of them may be there already, left or not."""
+    rows = [
+        (source.source_id, source.tenant_id, block.number, block.hash, block.parent_hash, instant_of(block.at_seconds))
+        for block in blocks
+    ]
+    if rows:
+        await copy_records(connection, "chain_blocks", _BLOCK_COLUMNS, rows)
 
 
 async def copy_events(connection: AsyncConnection, source: Source, events: Sequence[Event]) -> int:

@@ -71,7 +71,8 @@ async def register(connection: AsyncConnection, source: Source, *, follow_from: 
     """A new source with its cursor and coverage; ``source.source_id`` is given here.
 
     The live end begins with block ``follow_from``; a value below ``start_block`` is none. ``last_sequence`` is the
-    number of the last event before it. The constraint ``chain_sources_relayer_id_key`` holds one owner a contract.
+    number of the last event before it, 0 where its relayer has to ask the contract. The constraint
+    ``chain_sources_relayer_id_key`` holds one owner a contract.
     """
     scalar: Any = await connection.scalar(
         text(

@@ -140,6 +140,7 @@ chain_events = Table(
         postgresql_where=text("canonical AND sequence IS NOT NULL"),
     ),
     Index(None, "source_id", "subject", "block_number"),
+    Index(None, "source_id", "tx_hash"),
     CheckConstraint("outcome IN ('settled', 'unsupported', 'disagrees')", name="outcome"),
     CheckConstraint("canonical OR outcome IS NULL", name="settled"),
 )

@@ -15,9 +15,10 @@ from typing import Final
 from domain.chain.model import ChainKind
 from domain.errors import Refusal
 
-SCRIPT_BYTES_MAX: Final = 10_000
+#: What is paid to by more than this has no address, and nobody follows it.
+SCRIPT_BYTES_MAX: Final = 190
 _EVM = re.compile(r"0x[0-9a-fA-F]{40}\Z", re.ASCII)
-_SCRIPT = re.compile(r"script:((?:[0-9a-f]{2}){1,10000})\Z", re.ASCII)
+_SCRIPT = re.compile(rf"script:((?:[0-9a-f]{{2}}){{1,{SCRIPT_BYTES_MAX}}})\Z", re.ASCII)
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_MAX: Final = 60
 _BECH32: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"

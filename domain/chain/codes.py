@@ -20,5 +20,6 @@ CODES: Final = {
     "job_not_failed": "only a job that failed or was cancelled is retried",
     "job_external": "the job runs elsewhere and reports its progress by itself",
     "job_not_external": "the job runs here and knows its progress by itself",
+    "job_forked": "what the chain says does not continue what is stored as final; a job that meets it fails",
     "progress_invalid": "progress does not shrink and does not exceed the job's total",
 }

@@ -8,9 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from activities.chain.gauges import ChainGauges
 from db.chain import coverage, rows, sources
 from db.engine import tenant_transaction, transaction
 from db.identity import create_tenant
@@ -317,3 +319,66 @@ async def test_health_turns_red_on_a_gap_that_nobody_fills(
     async with transaction(engine) as connection:
         await coverage.cover(connection, source.source_id, 106, 106)
     ok(await service.get("chain/health"))
+
+
+async def test_what_stands_here_is_in_the_metrics_too(source: Source, engine: AsyncEngine) -> None:
+    registry = CollectorRegistry()
+    gauges = ChainGauges(engine, registry=registry)
+    await heard(engine, source, 121, now())
+    await gauges.read()
+    labels = {"chain": "dev", "relayer": source.relayer_id}
+    figures = {
+        name: registry.get_sample_value(f"holdfast_chain_{name}", labels)
+        for name in ("head_block", "block", "finalized_block", "lag_blocks", "lag_seconds", "gap_blocks", "halted")
+    }
+    assert figures == {
+        "head_block": 121,
+        "block": 109,
+        "finalized_block": 104,
+        "lag_blocks": 12,
+        "lag_seconds": 144,
+        "gap_blocks": 0,
+        "halted": 0,
+    }
+
+
+async def test_a_relayer_is_paused_and_resumed_with_its_audit(service: Caller, source: Source) -> None:
+    path = f"chain/relayers/{source.relayer_id}"
+    paused, again = [ok(await service.post(f"{path}/pause", {"actor": "olga"}, key="stop")) for _ in range(2)]
+    assert (paused["status"], paused["relayer_id"]) == ("paused", source.relayer_id)
+    assert paused == again
+    refused(await service.post(f"{path}/pause"), 409, "relayer_not_running")
+    assert ok(await service.get("chain/relayers", status="paused"))["items"][0]["relayer_id"] == source.relayer_id
+    assert ok(await service.post(f"{path}/resume"))["status"] == "following"
+    async with tenant_transaction(service.engine, service.tenant) as connection:
+        audited = await connection.execute(
+            text("SELECT action, actor_user, request_id FROM audit_log WHERE action ~ '^relayer' ORDER BY audit_id")
+        )
+        done = [(row.action, row.actor_user, row.request_id is not None) for row in audited]
+    assert done == [("relayer.paused", "olga", True), ("relayer.resumed", None, True)]
+
+
+async def test_a_rewind_takes_back_what_is_not_final(service: Caller, source: Source) -> None:
+    path = f"chain/relayers/{source.relayer_id}/rewind"
+    refused(await service.post(path, {"to_block": 103}), 409, "rewind_below_finalized", "to_block")
+    refused(await service.post(path, {"to_block": 110}), 409, "block_not_reached", "to_block")
+    refused(await service.post(path, {}), 422, "input_invalid", "to_block")
+    after = ok(await service.post(path, {"to_block": 105}))
+    assert (after["cursor"]["block_number"], after["cursor"]["last_sequence"]) == (105, 3)
+    assert after["watermarks"] == {"seen": 105, "confirmed": 105, "finalized": 104}
+    left = ok(await service.get("chain/events", orphans="only"))["items"]
+    assert [event["sequence"] for event in left] == [5, 4]
+    async with tenant_transaction(service.engine, service.tenant) as connection:
+        told = await connection.execute(
+            text("SELECT data FROM outbox WHERE type = 'chain.event_reverted' ORDER BY outbox_id")
+        )
+        assert [row.data["sequence"] for row in told] == [5, 4]
+
+
+async def test_only_a_relayer_of_ones_own_is_asked_for_anything(service: Caller, source: Source) -> None:
+    for name, body in (("pause", {}), ("resume", {}), ("rewind", {"to_block": 1})):
+        refused(await service.post(f"chain/relayers/dev:0x00/{name}", body), 404, "relayer_unknown")
+        reader = await service.key_for(scopes=(Scope.CHAIN_READ,))
+        refused(await reader.post(f"chain/relayers/{source.relayer_id}/{name}", body), 403, "scope_missing")
+        user = await service.key_for(user_id="alice")
+        refused(await user.post(f"chain/relayers/{source.relayer_id}/{name}", body), 403, "service_key_required")

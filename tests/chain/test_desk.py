@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 
 import pytest
@@ -12,7 +13,7 @@ from activities.chain.desk import Desk
 from activities.chain.pool import Patience, Provider
 from activities.chain.ports import FaultKind as Kind
 from activities.chain.ports import Forked, Lane
-from domain.chain import Books
+from domain.chain import Block, Books, Event
 from domain.errors import Unavailable
 from tests.chain.nodes import (
     ADDRESS,
@@ -159,6 +160,54 @@ async def test_what_a_quorum_says_of_the_same_blocks_convicts() -> None:
         await all_of(one, CHAIN)
     assert statuses(one)["liar"] == "accused"
     assert "another amount" in reasons(one)["liar"]
+
+
+async def test_a_glitch_is_no_lie() -> None:
+    """What a provider says right when it is asked again, it did not lie about."""
+    glitches = Node("a", CHAIN)
+    truth, left = glitches._told, [2]
+
+    class Glitching(Node):
+        def _told(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
+            left[0] -= 1
+            return events[:-1] if left[0] >= 0 and left[0] % 2 else truth(events)
+
+    one = desk(Glitching("a", CHAIN))
+    await all_of(one, CHAIN)
+    assert statuses(one) == {"a": "ok"}
+    assert left[0] == 0, "it was asked twice"
+
+
+async def test_what_nobody_has_yet_is_not_waited_for_long() -> None:
+    one = desk(Node("a", CHAIN), patience=replace(QUICK, live=60, behind=0.1))
+    began = monotonic()
+    with pytest.raises(Unavailable, match="block 21 is not here"):
+        await one.fetch(SOURCE, 21, 21, Lane.LIVE, after=CHAIN.top, after_sequence=20)
+    assert monotonic() - began < 2
+
+
+async def test_headers_that_change_are_not_taken() -> None:
+    other = CHAIN.fork(3)
+    for _ in range(3):
+        other.mine(1, salt="other")
+
+    class Swaying(Node):
+        async def blocks(self, numbers: Sequence[int]) -> Sequence[Block]:
+            self.chain = other if self.chain is CHAIN else CHAIN
+            return await super().blocks(numbers)
+
+    with pytest.raises(Unavailable, match="change while they are read"):
+        await desk(Swaying("a", CHAIN), patience=replace(QUICK, behind=0.1)).blocks([20], Lane.LIVE)
+    two = desk(Node("a", CHAIN), Node("b", CHAIN), Node("c", other), agreeing=2)
+    assert await two.blocks([1, 20], Lane.LIVE) == [CHAIN.mined[1].block, CHAIN.mined[20].block]
+
+
+async def test_who_asks_for_peace_is_left_alone() -> None:
+    limited = Node("a", CHAIN, fault=failing(Kind.RATE_LIMITED, 1, retry_after_seconds=60))
+    one = desk(limited, Node("b", CHAIN))
+    for _ in range(3):
+        await all_of(one, CHAIN)
+    assert len(limited.calls) <= 2
 
 
 async def test_two_that_differ_are_no_quorum() -> None:

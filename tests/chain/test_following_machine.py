@@ -72,7 +72,7 @@ class Machine(RuleBasedStateMachine):
         self.followers = [self._follower(), self._follower()]
 
     def _follower(self) -> Follower:
-        return Follower(self.bridge.all, self.doorbell, self.desk, self.source)
+        return Follower(self.bridge.all, self.doorbell, self.desk, self.source, hear_seconds=0.0)
 
     @rule(transactions=st.lists(names, min_size=1, max_size=5))
     def mine(self, transactions: list[list[str]]) -> None:

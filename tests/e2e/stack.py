@@ -19,13 +19,14 @@ from tools.local.home import Home, StackFile
 from tools.local.process import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("activities", "api", "db", "domain", "kit", "requirements", "tools", "workflows", "worker.py", "outside.py")
+SOURCES = ("activities", "api", "db", "domain", "kit", "requirements", "tools", "workflows")
+ROOT_MODULES = ("worker.py", "outside.py", "chainwork.py")
 LIMIT_SECONDS = 120
 
 
 def copy_source(target: Path) -> Path:
     """The source in another place, where a test may change it."""
-    for name in SOURCES:
+    for name in (*SOURCES, *ROOT_MODULES):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.stack import CommandLine, pids_in_file, running
+from tests.npm.programs import anvil
 from tools.local.http import http_ok
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.process import wait_until
@@ -54,6 +55,26 @@ def test_the_demo_plays_and_the_books_balance(up: CommandLine) -> None:
     assert "the escrow is completed" in told
     assert "balanced: everything that came in is with somebody" in told
     with up.http() as client:
+        assert client.get("/api/v1/ledger/trial-balance").json()["balanced"] is True
+
+
+def test_the_main_job_on_a_chain_through_a_reorganisation(up: CommandLine) -> None:
+    anvil()
+    told = up.run("demo-chain")
+    assert "back to block" in told
+    assert "MARGIN CALL" in told
+    assert "16 events, none missing, none twice" in told
+    assert "0.2 ETH are in the contract, and in the ledger's mirror of it" in told
+    with up.http() as client:
+        (relayer,) = client.get("/api/v1/chain/relayers").json()["items"]
+        assert (relayer["status"], relayer["cursor"]["last_sequence"]) == ("paused", 16)
+        found = client.get("/api/v1/chain/events", params={"orphans": "include", "limit": 200}).json()["items"]
+        stands = [event for event in found if event["canonical"]]
+        assert sorted(event["sequence"] for event in stands) == list(range(1, 17))
+        assert {event["outcome"] for event in stands} == {"settled"}
+        left = {event["consumer_id"] for event in found if not event["canonical"]}
+        assert len(left) == 3
+        assert left <= {event["consumer_id"] for event in stands}, "the same transactions, mined again"
         assert client.get("/api/v1/ledger/trial-balance").json()["balanced"] is True
 
 

@@ -52,7 +52,7 @@ INEXACT: Mapping[str, str] = {
 }
 
 #: The composition root: what puts the parts together, and what the outside offers.
-ROOT_MODULES = ("worker.py", "outside.py")
+ROOT_MODULES = ("worker.py", "outside.py", "chainwork.py")
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
@@ -71,6 +71,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/alerts/sending.py": "reads an attempt whose row is written, before it is handed over",
     "activities/alerts/watch.py": "finds overdue alerts of every tenant",
     "activities/vendors/mailbox.py": "is the vendor of a house without keys: keeps one message a transaction",
+    "activities/chain/gauges.py": "reads where every tenant's relayers stand, for the metrics",
     "activities/chain/following.py": "writes a piece of a chain with its cursor, coverage and events, one a commit",
     "activities/chain/relayer.py": "reads where a relayer stands; finds relayers of every tenant that are silent",
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",

@@ -26,6 +26,8 @@ def test_every_schedule_has_its_workflow_and_its_pace() -> None:
         "settlement-watch": ("SettlementWatchWorkflow", MINUTE),
         "alert-watch": ("AlertWatchWorkflow", MINUTE),
         "webhook-watch": ("WebhookWatchWorkflow", MINUTE),
+        "backfill-watch": ("BackfillWatchWorkflow", MINUTE),
+        "backfill-retention": ("BackfillRetentionWorkflow", DAY),
         "relayer-watch": ("RelayerWatchWorkflow", MINUTE),
         "book-watch": ("BookWatchWorkflow", MINUTE),
         "book-audit": ("BookAuditWorkflow", 15 * MINUTE),

@@ -33,12 +33,12 @@ def run(_: argparse.Namespace) -> int:
     if program is None:
         raise StackError("anvil is not installed: run `npm ci --prefix tests/npm`, or `make demo-chain`")
     home = Home.from_environment()
-    port = _port(home)
     contract = build(SOURCE, home.contracts)
+    # Other accounts each time: the desk keeps what it knows of users and contracts.
+    accounts = ("--mnemonic-random", "12")
     with (
         against_the_stack(home) as (desk, stack),
-        # Other accounts each time: the desk keeps what it knows of users and contracts.
-        anvil(program, home.log("anvil"), "--mnemonic-random", "12", port=port) as url,
+        anvil(program, home.log("anvil"), *accounts, port=_port(home)) as url,
         closing(DevelopmentChain(url)) as chain,
     ):
         story = Story(desk, chain, chain.deploy(contract), Console(highlight=False, soft_wrap=True))

@@ -137,6 +137,7 @@ CREATE TABLE chain_events (
 CREATE UNIQUE INDEX chain_events_sequence_key ON chain_events (source_id, sequence)
         WHERE canonical AND sequence IS NOT NULL;
 CREATE INDEX chain_events_source_id_subject_block_number_idx ON chain_events (source_id, subject, block_number);
+CREATE INDEX chain_events_source_id_tx_hash_idx ON chain_events (source_id, tx_hash);
 COMMENT ON COLUMN chain_events.tenant_id IS 'whose row this is';
 COMMENT ON COLUMN chain_events.log_index IS 'its place in the block; changes when it is mined again';
 COMMENT ON COLUMN chain_events.ordinal IS 'its place among the source''s events of its transaction';
@@ -399,7 +400,7 @@ GRANT INSERT (tenant_id, job_id, source_id, name, from_block, to_block, chunk_bl
     UPDATE (status, error, covered_blocks, events_written, blocks_per_second, events_per_second, eta_at, attempt,
         started_at, finished_at, updated_at) ON backfill_jobs TO holdfast_app;
 GRANT UPDATE (status, error, covered_blocks, known_blocks, events_written, blocks_per_second, events_per_second, eta_at,
-        verification, attempt, started_at, finished_at, updated_at) ON backfill_jobs TO holdfast_engine;
+        verification, attempt, started_at, finished_at, updated_at), DELETE ON backfill_jobs TO holdfast_engine;
 GRANT INSERT (tenant_id, job_id, chunk_no, first_block, last_block, done_to),
     UPDATE (done_to, events_written, leased_to, leased_until), DELETE ON backfill_chunks TO holdfast_engine;
 """
