@@ -177,14 +177,6 @@ class MilestoneView(BaseModel):
     closed_at: datetime | None
 
 
-class OnChainView(BaseModel):
-    """Which contract keeps an escrow's money, and what the escrow is called there."""
-
-    relayer_id: str = Field(description="Who follows the contract", examples=["mainnet:0x…"])
-    onchain_id: str = Field(description="The escrow's id in the contract")
-    token: str = Field(description="What it is paid in there; zeros are the chain's own coin")
-
-
 class ChainEventView(BaseModel):
     """What the contract told of the escrow, and in which transaction."""
 
@@ -195,6 +187,17 @@ class ChainEventView(BaseModel):
     at: datetime = Field(description="The block's own time")
     outcome: Settled | None = Field(description="What came of it here; null until it is final and settled")
     code: str | None = Field(description="Why it moved nothing here")
+
+
+class OnChainView(BaseModel):
+    """Which contract keeps an escrow's money, and what the escrow is called there."""
+
+    relayer_id: str = Field(description="Who follows the contract", examples=["mainnet:0x…"])
+    onchain_id: str = Field(description="The escrow's id in the contract")
+    token: str = Field(description="What it is paid in there; zeros are the chain's own coin")
+    events: list[ChainEventView] | None = Field(
+        default=None, description="What the contract told of it, in order; null in lists and answers to commands"
+    )
 
 
 class EscrowView(BaseModel):
@@ -227,12 +230,6 @@ class EscrowView(BaseModel):
         description="Who keeps the money; where a contract on a chain does, the parties ask the contract"
     )
     on_chain: OnChainView | None
-
-
-class EscrowDetail(EscrowView):
-    """An escrow as it stands, with what its contract told of it."""
-
-    chain_events: list[ChainEventView] = Field(description="In the contract's order; empty where the desk keeps it")
 
 
 class TimelineEntry(BaseModel):

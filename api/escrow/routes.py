@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from api.deps import Call, caller, poster, router, shortened
 from api.escrow import models
-from api.escrow.terms import detail, terms_message, terms_of, translated, view, waiting_view
+from api.escrow.terms import terms_message, terms_of, translated, view, waiting_view
 from api.fields import Instant, Line, Symbol
 from api.idempotency import Answer, Attempt, once
 from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
@@ -82,14 +82,12 @@ async def list_escrows(
 
 
 @routes.get("/{escrow_id}", responses=documented(404))
-async def read_escrow(
-    escrow_id: UUID, call: Annotated[Call, Depends(caller(Scope.ESCROWS_READ))]
-) -> models.EscrowDetail:
+async def read_escrow(escrow_id: UUID, call: Annotated[Call, Depends(caller(Scope.ESCROWS_READ))]) -> models.EscrowView:
     """An escrow as it stands; of one that is on a chain, also what its contract told of it."""
     async with call.transaction() as connection:
         escrow = await visible(call, connection, escrow_id)
-        told = [] if escrow.terms.custody is None else await told_of(connection, escrow_id)
-        return detail(escrow, told)
+        told = None if escrow.terms.custody is None else await told_of(connection, escrow_id)
+        return view(escrow, told)
 
 
 @routes.get("/{escrow_id}/timeline", responses=documented(404))
