@@ -7,7 +7,7 @@ WORKERS ?= 3
 # Where Python may not keep bytecode, every process compiles everything anew, and a worker its workflows for each run.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help up down status demo test soak bench check lock
+.PHONY: help up down status demo demo-chain test soak bench check lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ status: $(READY) ## show what is running
 
 demo: $(READY) ## play a whole escrow against the running stack
 	@$(PY) -m tools demo
+
+demo-chain: $(READY) ## play the main job on a real chain, from contract to alert, through a reorganisation (needs npm)
+	@test -d tests/npm/node_modules/@foundry-rs || npm ci --prefix tests/npm --no-audit --no-fund --loglevel error
+	@$(PY) -m tools demo-chain
 
 test: check ## run every check and every test (WORKERS=3 processes; ARGS=path::test runs that, in one)
 	$(PY) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0)

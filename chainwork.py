@@ -12,10 +12,17 @@ from temporalio.worker import Worker
 
 from activities.chain.backfill import BackfillActivities
 from activities.chain.backfill_watch import BackfillWatchActivities
+from activities.chain.books import BooksReadingActivities, ChainBooksActivities
+from activities.chain.delivering import ChainEscrowDesk
 from activities.chain.filling import FillPace
 from activities.chain.jobs import FillingActivities
 from activities.chain.ports import ChainDesk
 from activities.chain.relayer import TURN_SECONDS, FollowingActivities, RelayerActivities, RelayerWatchActivities
+from activities.chain.settling import (
+    ChainSettlementActivities,
+    ChainSettlementWatchActivities,
+    Tokens,
+)
 from activities.failures import FailureInterceptor
 from db.doorbell import Doorbell
 from workflows.limits import backfill_queue, chain_queue
@@ -45,15 +52,38 @@ def chain_steps(tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell) -
     ]
 
 
+def settling_steps(
+    tenants: AsyncEngine,
+    engine: AsyncEngine,
+    doorbell: Doorbell,
+    desk: ChainEscrowDesk,
+    tokens: Tokens,
+) -> list[Any]:
+    """The steps of settling from chains, and of comparing books with contracts; ``desk`` reaches escrows' workflows,
+    ``tokens`` say what tokens are here."""
+    settling = ChainSettlementActivities(tenants, doorbell, desk, tokens)
+    books = ChainBooksActivities(tenants, engine, doorbell, tokens)
+    return [
+        settling.deliver,
+        settling.record,
+        ChainSettlementWatchActivities(engine).resume_waiting,
+        books.list_settling,
+        books.compare,
+    ]
+
+
 def create_chain_worker(
     client: Client,
     task_queue: str,
     *,
     engine: AsyncEngine,
     chains: Mapping[str, ChainDesk],
+    tokens: Tokens | None = None,
     turn_seconds: float = TURN_SECONDS,
 ) -> Worker:
-    """Who takes relayers' turns, beside the worker of ``task_queue``; ``engine`` sees every tenant.
+    """Who takes relayers' turns and reads contracts' books, beside the worker of ``task_queue``.
+
+    ``engine`` sees every tenant.
 
     It has no workflows and no version of its own: any build takes any relayer's turn.
     """
@@ -61,7 +91,7 @@ def create_chain_worker(
     return Worker(
         client,
         task_queue=chain_queue(task_queue),
-        activities=[following.follow],
+        activities=[following.follow, BooksReadingActivities(engine, chains, tokens or {}).read],
         interceptors=[FailureInterceptor()],
         max_concurrent_activities=RELAYER_TURNS_MAX,
         max_heartbeat_throttle_interval=timedelta(seconds=1),

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.alerts.sending import Senders
 from activities.chain.desk import Desk
+from activities.chain.settling import Tokens
 from activities.ports import Outward, Publisher
 from activities.prices.desk import PriceDesk
 from activities.vendors.callback import CallbackClient
@@ -60,6 +61,18 @@ def create_chains(settings: WorkerSettings, engine: AsyncEngine) -> Mapping[str,
     except ChainsUnusable as error:
         print(f"configuration: CHAINS_FILE {error}", file=sys.stderr, flush=True)
     raise SystemExit(EXIT_CONFIGURATION)
+
+
+def chain_tokens(settings: WorkerSettings) -> Tokens:
+    """What the tokens of chains are here: what CHAINS_FILE says, without one nothing."""
+    if settings.chains_file is None:
+        return {}
+    try:
+        chains = read_chains(settings.chains_file).chains
+    except ChainsUnusable as error:
+        print(f"configuration: CHAINS_FILE {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_CONFIGURATION) from None
+    return {name: chain.tokens for name, chain in chains.items() if chain.kind == "evm"}
 
 
 def create_outward(settings: WorkerSettings) -> OutwardClient:

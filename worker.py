@@ -33,6 +33,8 @@ from activities.alerts.watch import AlertWatchActivities
 from activities.book.audit import BookAuditActivities
 from activities.book.steps import BOOK_GROUPS, BookActivities
 from activities.book.watch import BookWatchActivities
+from activities.chain.gauges import ChainGauges
+from activities.chain.settling import Tokens
 from activities.consuming import Consumer
 from activities.dispatch import CONSUMER, Dispatcher
 from activities.escrow.steps import EscrowActivities
@@ -58,7 +60,7 @@ from activities.transfers.watch import TransferWatchActivities
 from activities.webhooks import fanout
 from activities.webhooks.lane import Pace
 from activities.webhooks.steps import WebhookActivities, WebhookWatchActivities
-from chainwork import chain_steps, create_backfill_worker, create_chain_worker
+from chainwork import chain_steps, create_backfill_worker, create_chain_worker, settling_steps
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.migrate import SchemaMismatch, verify_schema
@@ -69,7 +71,15 @@ from kit.logs import configure_logging
 from kit.settings import EXIT_CONFIGURATION, WorkerSettings, load
 from kit.signing import KeyUnusable, SigningKey, load_public
 from kit.temporal import DEPLOYMENT_NAME, connect, forward_core_logs
-from outside import create_chains, create_outward, create_price_desk, create_publisher, create_senders, local_senders
+from outside import (
+    chain_tokens,
+    create_chains,
+    create_outward,
+    create_price_desk,
+    create_publisher,
+    create_senders,
+    local_senders,
+)
 from workflows.client import EscrowClient
 from workflows.limits import webhook_queue
 from workflows.listeners import LISTENERS, margin_check
@@ -112,11 +122,13 @@ def create_worker(
     book_groups: int = BOOK_GROUPS,
     senders: Senders | None = None,
     base_url: str | None = None,
+    tokens: Tokens | None = None,
 ) -> Worker:
     """A worker of build ``build``. ``tenants`` acts under row-level security, ``engine`` sees every tenant.
 
     ``prices`` says whom refreshes ask; without it nobody. ``senders`` say who brings alerts to people; without them the
-    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages.
+    local mailbox keeps what people would get. ``base_url`` is where people reach us, for links in messages. ``tokens``
+    say what the tokens of chains are here; what is in another is not kept.
     """
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
@@ -155,6 +167,7 @@ def create_worker(
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
         *chain_steps(tenants, engine, doorbell),
+        *settling_steps(tenants, engine, doorbell, EscrowClient(client, task_queue), tokens or {}),
     ]
     return Worker(
         client,
@@ -248,7 +261,7 @@ async def run(settings: WorkerSettings) -> None:
     engine = create_engine(settings.database_url, Role.ENGINE, pool_size=8 + settings.book_groups)
     sending = create_engine(settings.database_url, Role.ENGINE, pool_size=WEBHOOK_CONNECTIONS)
     chains = create_engine(settings.database_url, Role.ENGINE, pool_size=CHAIN_CONNECTIONS)
-    desks = create_chains(settings, chains)
+    desks, tokens = create_chains(settings, chains), chain_tokens(settings)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)
@@ -278,9 +291,12 @@ async def run(settings: WorkerSettings) -> None:
             book_groups=settings.book_groups,
             senders=senders,
             base_url=settings.public_url,
+            tokens=tokens,
         )
         webhooks = create_webhook_worker(client, settings.temporal_task_queue, engine=sending, outward=outward)
-        following = create_chain_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
+        following = create_chain_worker(
+            client, settings.temporal_task_queue, engine=chains, chains=desks, tokens=tokens
+        )
         filling = create_backfill_worker(client, settings.temporal_task_queue, engine=chains, chains=desks)
         feed = create_relay(
             client,
@@ -294,6 +310,7 @@ async def run(settings: WorkerSettings) -> None:
         for beside, name in ((webhooks, "webhooks"), (following, "chains"), (filling, "backfill")):
             tasks.append(asyncio.create_task(_until(beside, stop), name=name))
         tasks.append(asyncio.create_task(Sealer(engine, signer).run(), name="sealer"))
+        tasks.append(asyncio.create_task(ChainGauges(engine).run(), name="chain gauges"))
         if settings.worker_health_port:
             tasks.append(asyncio.create_task(_serve_health(settings, worker, relay), name="health"))
         _log.info("worker started", extra={"build_id": build, "task_queue": settings.temporal_task_queue})

@@ -11,6 +11,7 @@ import structlog
 
 from api.main import create_app
 from api.serving import listen, server_of
+from kit.chains import ChainsUnusable
 from kit.logs import configure_logging
 from kit.settings import EXIT_CONFIGURATION, ApiSettings, load
 from kit.temporal import forward_core_logs
@@ -34,6 +35,9 @@ def main() -> int:
         app = create_app(settings)
     except ValueError as error:
         print(f"configuration: OUTWARD_ALLOW {error}", file=sys.stderr, flush=True)
+        return EXIT_CONFIGURATION
+    except ChainsUnusable as error:
+        print(f"configuration: CHAINS_FILE {error}", file=sys.stderr, flush=True)
         return EXIT_CONFIGURATION
     server = server_of(app)
     server.run(sockets=[listener])

@@ -33,8 +33,10 @@ from domain.errors import Refusal
 from domain.identity import Principal, Scope, require_scope
 from domain.money import Asset
 from domain.webhooks.addresses import Reach
+from kit.chains import ChainsConfig
 from workflows.alerts.client import AlertClient
 from workflows.chain.backfill_client import BackfillClient
+from workflows.chain.relayer_client import RelayerClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -79,6 +81,8 @@ class Services:
     webhooks: WebhookClient
     backfills: BackfillClient
     reach: Reach
+    chains: ChainsConfig
+    relayers: RelayerClient
 
 
 class AssetBook:

@@ -17,6 +17,7 @@ from temporalio.client import Client
 from api import (
     alerts,
     backfill,
+    chain,
     controls,
     escrow,
     events,
@@ -41,10 +42,12 @@ from db.engine import Role, close, create_engine
 from db.prices import PRICES_CHANNEL
 from domain.errors import Unavailable
 from domain.webhooks.addresses import Reach
+from kit.chains import ChainsConfig, read_chains
 from kit.settings import ApiSettings
 from kit.temporal import connect
 from workflows.alerts.client import AlertClient
 from workflows.chain.backfill_client import BackfillClient
+from workflows.chain.relayer_client import RelayerClient
 from workflows.client import EscrowClient, PriceClient, ReconciliationClient, TransferClient
 from workflows.margin.client import MarginClient
 from workflows.webhooks.client import WebhookClient
@@ -78,6 +81,10 @@ TAGS = [
         "description": "Endpoints that get events, signed as Standard Webhooks has it, and what came of it.",
     },
     {
+        "name": "chain",
+        "description": "What is followed on chains, how far, what was seen, and whether all is well.",
+    },
+    {
         "name": "backfill",
         "description": "Jobs that fill in what is behind the live end of a relayer: how far they are, and what an"
         " operator tells them.",
@@ -88,9 +95,27 @@ TAGS = [
 ]
 
 
+#: Whose routes are served, in the order of the description.
+CONTEXTS = (
+    escrow,
+    controls,
+    ledger,
+    reconciliation,
+    settlement,
+    prices,
+    margin,
+    alerts,
+    webhooks,
+    chain,
+    backfill,
+)
+
+
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The application, which serves while Postgres or Temporal is down. Raises ``ValueError`` for OUTWARD_ALLOW."""
+    """The application, which serves while Postgres or Temporal is down. Raises ``ValueError`` for OUTWARD_ALLOW and
+    ``ChainsUnusable`` for CHAINS_FILE."""
     reach = Reach.parse(settings.outward_allow)
+    chains = ChainsConfig() if settings.chains_file is None else read_chains(settings.chains_file)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -103,7 +128,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         temporal = await connect(settings.temporal_address, settings.temporal_namespace, lazy=True)
         price_book = PriceBook(engine)
         streams = Streams(engine, settings, stream_metrics, hear={PRICES_CHANNEL: price_book.forget})
-        services = _services(engine, temporal, settings.temporal_task_queue, price_book, streams, receipts, reach)
+        queue = settings.temporal_task_queue
+        services = _services(engine, temporal, queue, price_book, streams, receipts, reach, chains)
         app.state.services, keys = services, services.keys
         beside = [asyncio.create_task(keys.run()), asyncio.create_task(streams.run())]
         try:
@@ -136,8 +162,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The page comes from this process: no browser of an operator fetches scripts from elsewhere.
     patch_fastapi(app)
     problems.install(app)
-    contexts = (escrow, controls, ledger, reconciliation, settlement, prices, margin, alerts, webhooks, backfill)
-    routers = [router for context in contexts for router in context.ROUTERS]
+    routers = [router for context in CONTEXTS for router in context.ROUTERS]
     for router in (health.routes, *routers, events.routes, *identity.ROUTERS):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
@@ -153,6 +178,7 @@ def _services(
     streams: Streams,
     receipts: ReceiptDoor,
     reach: Reach,
+    chains: ChainsConfig,
 ) -> Services:
     """What routes work with; ``queue`` is where workflows are taken up."""
     return Services(
@@ -173,6 +199,8 @@ def _services(
         webhooks=WebhookClient(temporal, queue),
         backfills=BackfillClient(temporal, queue),
         reach=reach,
+        chains=chains,
+        relayers=RelayerClient(temporal, queue),
     )
 
 

@@ -43,6 +43,7 @@ _RULES = {
         "effective_from_taken",
         "another version of the margin parameters takes effect at that instant",
     ),
+    "chain_sources_relayer_id_key": ("source_taken", "the contract, or the addresses, are followed already"),
     "escrows_tenant_id_reference_key": ("reference_taken", "the reference names another escrow"),
 }
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from domain.ids import SYSTEM_PREFIX
 from domain.money import format_minor, share_floor
 
 #: Every finding's code and what it means. Codes are for ever, wording may improve.
@@ -128,6 +129,7 @@ class EscrowFigures:
     """An escrow, its milestones, and what its transactions moved: (account, asset, pot) -> minor units.
 
     ``untold`` are its transactions without an event or an audit record; ``frozen`` says that a freeze stops it.
+    ``relayer_id`` is who follows the contract that keeps its money, where one does.
     """
 
     escrow_id: UUID
@@ -142,6 +144,7 @@ class EscrowFigures:
     moved: Mapping[tuple[str, str, str], int]
     untold: tuple[tuple[UUID, str], ...] = ()
     frozen: bool = False
+    relayer_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +319,9 @@ def _compare_moved(escrow: EscrowFigures, subject: str) -> Iterator[Finding]:
     """Who was paid what, over all transactions of the escrow: each account's net change, and what is still held."""
     wanted: Counter[tuple[str, str, str]] = Counter()
     for milestone in escrow.milestones:
+        if escrow.relayer_id is not None:
+            _add_mirrored(wanted, escrow, milestone)
+            continue
         remaining_minor = _remaining(escrow, milestone)
         seller_fee_minor = share_floor(milestone.released_minor, escrow.seller_fee_basis_points)
         fees_minor = seller_fee_minor + share_floor(milestone.released_minor, escrow.buyer_fee_basis_points)
@@ -331,6 +337,14 @@ def _compare_moved(escrow: EscrowFigures, subject: str) -> Iterator[Finding]:
             yield Finding(
                 "escrow_paid_differs", subject, detail, f"{account} {pot}", asset, wanted[key], escrow.moved.get(key, 0)
             )
+
+
+def _add_mirrored(wanted: Counter[tuple[str, str, str]], escrow: EscrowFigures, milestone: MilestoneFigures) -> None:
+    """What a contract keeps came in from outside, and what it owes stays on holds until it is withdrawn there."""
+    if milestone.funded:
+        wanted[f"{SYSTEM_PREFIX}chain:{escrow.relayer_id}", escrow.asset, "available"] -= milestone.amount_minor
+        wanted[escrow.buyer, escrow.asset, "held"] += milestone.amount_minor - milestone.released_minor
+        wanted[escrow.seller, escrow.asset, "held"] += milestone.released_minor
 
 
 def _placed(escrow: EscrowFigures, milestone: MilestoneFigures) -> int:

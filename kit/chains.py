@@ -110,6 +110,14 @@ class EvmChain(_Chain):
     chain_id: int = Field(ge=1, le=2**63 - 1)
     tokens: dict[Address, Token] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _assets(self) -> EvmChain:
+        # Books are compared by token, and an asset that were two of them could not tell which is short.
+        assets = [token.asset for token in self.tokens.values()]
+        if len(set(assets)) != len(assets):
+            raise ValueError("two tokens are one asset")
+        return self
+
     @property
     def network(self) -> str:
         """CAIP-2."""

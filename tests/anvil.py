@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +15,10 @@ from web3.types import RPCEndpoint
 
 from tests.npm.programs import anvil
 from tools.contracts import Artefact
-from tools.local.process import tail, wait_until
+from tools.local.anvil import anvil as local_anvil
 
 ACCOUNTS = 8
 GAS = 2_000_000
-_LISTENING = re.compile(r"^Listening on (\S+)$", re.MULTILINE)
 #: The selector of ``Error(string)``, as which a contract says why it refused.
 _REASON = bytes.fromhex("08c379a0")
 
@@ -100,15 +97,5 @@ class Chain:
 @contextmanager
 def running(folder: Path, *options: str, port: int = 0) -> Iterator[Chain]:
     """A chain that lasts for a block of code. Skips where anvil is not installed."""
-    log = folder / "anvil.log"
-    command = [str(anvil()), "--port", str(port), "--accounts", str(ACCOUNTS), "--base-fee", "0", "--gas-price", "0"]
-    with log.open("wb") as output:
-        process = subprocess.Popen([*command, *options], stdout=output, stderr=output)
-    try:
-        assert wait_until(lambda: _LISTENING.search(log.read_text()) is not None, limit_seconds=20), tail(log)
-        found = _LISTENING.search(log.read_text())
-        assert found is not None
-        yield Chain(f"http://{found[1]}")
-    finally:
-        process.kill()
-        process.wait(10)
+    with local_anvil(anvil(), folder / "anvil.log", "--accounts", str(ACCOUNTS), *options, port=port) as url:
+        yield Chain(url)

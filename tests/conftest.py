@@ -29,6 +29,7 @@ from domain.webhooks.addresses import Reach
 from domain.webhooks.catalogue import CATALOGUE
 from kit.temporal import DEPLOYMENT_NAME, connect
 from tests.chain.model import CHAINS
+from tests.chain.tokens import TOKENS
 from tests.desk import TASK_QUEUE, Desk
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
@@ -122,7 +123,9 @@ async def worker(
 ) -> AsyncIterator[Worker]:
     """A versioned worker whose build is current, with the relay beside it."""
     build = Build(DEPLOYMENT_NAME, TEST_BUILD)
-    running = create_worker(temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine)
+    running = create_worker(
+        temporal, TASK_QUEUE, TEST_BUILD, tenants=tenants_engine, engine=engine, tokens={"local": TOKENS}
+    )
     outward = OutwardClient(allow=Reach.parse("127.0.0.0/8"))
     webhooks = create_webhook_worker(temporal, TASK_QUEUE, engine=engine, outward=outward)
     chains = create_chain_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, turn_seconds=2.0)

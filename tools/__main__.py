@@ -21,11 +21,13 @@ COMMANDS = {
     "seal-key": "make sure that there is a key to sign checkpoints with",
     "ledger": "verify: recompute all seals offline; names the first row that was edited, dropped or reordered",
     "prices": "show, set, refresh or accept prices; import those of the past",
+    "chains": "check the file of chains that can be followed; start writes an example",
     "contract": "compile the escrow contract (--out writes its ABI and bytecode)",
     "build-id": "print the build id of this source",
     "healthcheck": "exit with 0 when a URL answers with a 2xx",
     "docs": "write the documents that are made from the code",
     "demo": "play a whole escrow against the running stack",
+    "demo-chain": "play the main job on a chain of its own against the running stack, with a reorganisation",
     "fingerprints": "compare the commands of workflow code with the committed ones (--accept writes them)",
 }
 

@@ -35,6 +35,10 @@ class Desk:
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         return self._answer(self._client.post(path, json=body, headers=headers))
 
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """A resource as it is to be."""
+        return self._answer(self._client.put(path, json=body))
+
     def refused(self, path: str, body: Mapping[str, Any]) -> Any:
         """The problem that a command is refused with."""
         response = self._client.post(path, json=body)

@@ -18,7 +18,7 @@ from domain.ids import (
     transfer_workflow_id,
 )
 from workflows.caller import QUERY_LIMIT, Caller
-from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, Waiting
+from workflows.escrow import EscrowCommand, EscrowOutcome, EscrowWorkflow, OpenEscrow, TermsMessage, Waiting
 from workflows.ledger import TransferOutcome, TransferRequest, TransferWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.prices import REFRESH_LIMIT, PriceRefreshWorkflow, RefreshOutcome, RefreshPrices
@@ -112,10 +112,15 @@ class EscrowClient(Caller):
                 opening.tenant_id,
                 status="created",
                 asset=None if terms is None else terms.asset,
-                reference=None if terms is None else terms.reference,
+                reference=None if terms is None else _known_as(terms),
                 users=users,
             ),
         )
+
+
+def _known_as(terms: TermsMessage) -> str | None:
+    """By what an operator finds an escrow: the client's reference, or the id on its chain."""
+    return terms.reference or (None if terms.custody is None else terms.custody.onchain_id)
 
 
 class TransferClient(Caller):

@@ -9,6 +9,7 @@ from activities.dispatch import Listener, TenantEvent, Wake
 from domain.ids import (
     BOOK_WORKFLOW_ID,
     alert_workflow_id,
+    chain_settlement_workflow_id,
     margin_check_id,
     margin_check_workflow_id,
     settlement_workflow_id,
@@ -16,6 +17,7 @@ from domain.ids import (
 from workflows.alerts import AlertRun, AlertWorkflow
 from workflows.book import BookRun, BookWorkflow
 from workflows.chain.relayer_client import wake_relayer
+from workflows.chain.settlement import ChainSettlementRun, ChainSettlementWorkflow
 from workflows.margin import Cause, CheckMargin, MarginCheckWorkflow
 from workflows.search import attributes
 from workflows.settlement import SettlementRun, SettlementWorkflow
@@ -78,9 +80,24 @@ def _source_registered(event: TenantEvent) -> Wake:
     return wake_relayer(event.tenant_id, event.data["relayer_id"])
 
 
+def _chain_finalized(event: TenantEvent) -> Wake:
+    """Events of a contract became final, or were filled in below what is: they are settled, in order."""
+    relayer_id = event.data["relayer_id"]
+    return Wake(
+        workflow=ChainSettlementWorkflow.run,
+        workflow_id=chain_settlement_workflow_id(relayer_id),
+        argument=ChainSettlementRun(tenant_id=event.tenant_id, relayer_id=relayer_id),
+        summary=f"settles the final events of {relayer_id}",
+        search_attributes=attributes(event.tenant_id, status="working", reference=relayer_id),
+        signal="settle",
+    )
+
+
 LISTENERS: Mapping[str, Listener] = {
     "commands.received": _commands_received,
     "prices.ticked": _prices_ticked,
+    "chain.finalized": _chain_finalized,
+    "chain.backfilled": _chain_finalized,
     "alert.raised": _alert_news,
     "alert.grouped": _alert_news,
     "alert.recovered": _alert_news,

@@ -17,7 +17,9 @@ from workflows.alerts.workflow import AlertWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow, BookWorkflow
 from workflows.chain.backfill import BackfillWorkflow
 from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
+from workflows.chain.reconciliation import ChainReconciliationWorkflow
 from workflows.chain.relayer import RelayerWatchWorkflow, RelayerWorkflow
+from workflows.chain.settlement import ChainSettlementWatchWorkflow, ChainSettlementWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.escrow.workflow import EscrowWorkflow
 from workflows.ledger import TransferWorkflow
@@ -59,6 +61,9 @@ WORKFLOWS: tuple[type[Any], ...] = (
     BackfillRetentionWorkflow,
     RelayerWorkflow,
     RelayerWatchWorkflow,
+    ChainSettlementWorkflow,
+    ChainSettlementWatchWorkflow,
+    ChainReconciliationWorkflow,
 )
 
 #: Rules and messages are deterministic and shared: loading them again for every run costs memory and makes each class

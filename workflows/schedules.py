@@ -19,7 +19,9 @@ from temporalio.client import (
 from workflows.alerts.watch import AlertWatchWorkflow
 from workflows.book import BookAuditWorkflow, BookWatchWorkflow
 from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
+from workflows.chain.reconciliation import BooksSweep, ChainReconciliationWorkflow
 from workflows.chain.relayer import RelayerWatchWorkflow
+from workflows.chain.settlement import ChainSettlementWatchWorkflow
 from workflows.escrow.watch import EscrowWatchWorkflow
 from workflows.limits import TASK_TIMEOUT
 from workflows.prices import REFRESH_LIMIT, PricePartitionsWorkflow, PriceRefreshWorkflow, RefreshPrices
@@ -73,6 +75,17 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
             offset=17 * _MINUTE,
             catchup=_HOUR // 2,
         ),
+        "holdfast:chain-reconciliation": _every(
+            _HOUR,
+            start(
+                ChainReconciliationWorkflow.run,
+                BooksSweep(),
+                name="chain-reconciliation",
+                summary="compare what contracts say of their money with events and ledger",
+            ),
+            offset=27 * _MINUTE,
+            catchup=_HOUR // 2,
+        ),
         "holdfast:reconciliation-full": _every(
             _DAY,
             start(
@@ -111,6 +124,15 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
                 name="settlement-watch",
                 summary="wake the workflows of tenants whose commands wait",
             ),
+        ),
+        "holdfast:chain-settlement-watch": _every(
+            _MINUTE,
+            start(
+                ChainSettlementWatchWorkflow.run,
+                name="chain-settlement-watch",
+                summary="wake the settlement of relayers whose final events wait",
+            ),
+            offset=timedelta(seconds=10),
         ),
         "holdfast:webhook-watch": _every(
             _MINUTE,

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAttributeUpdate, TypedSearchAttributes
 
+from domain.escrow import Escrow
+
 TENANT = SearchAttributeKey.for_keyword("Tenant")
 #: Not "Status": the UI would show it in the place of the execution's own.
 STATUS = SearchAttributeKey.for_keyword("BusinessStatus")
@@ -39,6 +41,18 @@ def attributes(
     if users:
         pairs.append(SearchAttributePair(USERS, [shortened(user) for user in users]))
     return TypedSearchAttributes(pairs)
+
+
+def escrow_attributes(tenant_id: UUID, escrow: Escrow) -> TypedSearchAttributes:
+    """The attributes of an escrow's workflow. What is on a chain goes by its id there."""
+    terms = escrow.terms
+    return attributes(
+        tenant_id,
+        status=escrow.status,
+        asset=terms.asset.symbol,
+        reference=terms.reference or (None if terms.custody is None else terms.custody.onchain_id),
+        users=tuple(party.user_id for _, party in escrow.parties()),
+    )
 
 
 def updates(found: TypedSearchAttributes) -> list[SearchAttributeUpdate]:  # type: ignore[type-arg]

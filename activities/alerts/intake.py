@@ -12,6 +12,7 @@ from uuid import UUID
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from activities.alerts.operations import OPERATIONS, told_of
 from activities.alerts.steps import alert_event
 from activities.consuming import Consumer, Delivered, Failed, TenantEvent
 from db.alerts import notifications, people
@@ -34,6 +35,7 @@ _TYPES: Final[Mapping[str, AlertType]] = {
     **{each.value: each for each in (*WORSE, AlertType.RECOVERED)},
     "webhook.disabled": AlertType.WEBHOOK_DISABLED,
     "margin.audit_disagreed": AlertType.AUDIT_DISAGREED,
+    **OPERATIONS,
 }
 #: What a text can use of an event of margin; its other fields are in the event itself.
 _MARGIN_FACTS: Final = (
@@ -75,6 +77,8 @@ def news_of(event: TenantEvent) -> News | None:
         # It is ours to mend; its user would not know what to do with it.
         user, severity = OPERATORS, Severity.HIGH
         facts = {"account": data["user_id"], "told_level": data["told_level"], "strict_level": data["strict_level"]}
+    elif event.type in OPERATIONS:
+        user, (severity, facts) = OPERATORS, told_of(event.type, data)
     else:
         user, severity = data["user_id"], Severity(data["severity"])
         facts = {name: data[name] for name in _MARGIN_FACTS if data.get(name) is not None}

@@ -16,7 +16,7 @@ from activities.chain.pool import Member, Patience, Pool, Provider
 from activities.chain.ports import ChainFault, FaultKind, Forked, Lane, ProviderHealth
 from activities.chain.quorum import Agreed, Contradicted, Inquiry
 from activities.chain.reading import Piece, Reading
-from domain.chain import Block, Fetched, Head, Source
+from domain.chain import Block, Books, Fetched, Head, Source
 from domain.chain.checking import difference
 from domain.chain.ranges import cut
 from domain.errors import Unavailable
@@ -112,9 +112,29 @@ class Desk:
                 raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
             return said
 
+        return await self._kept(lane, ask, block, without)
+
+    async def books(self, source: Source, token: bytes, block: Block, lane: Lane) -> Books | None:
+        """See ``ChainDesk``; as ``counter`` is asked for."""
+        without = set[Member]()
+
+        async def ask(member: Member) -> Books:
+            said = await reading.books(member, source, token, block, lane)
+            if said is None:
+                without.add(member)
+                raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
+            return said
+
+        return await self._kept(lane, ask, block, without)
+
+    async def _kept(
+        self, lane: Lane, ask: Callable[[Member], Awaitable[A]], block: Block, without: set[Member]
+    ) -> A | None:
+        """What enough of those say who keep the state of a block, or a single one where no more do; None where nobody
+        does."""
         for need in sorted({self._agreeing, 1}, reverse=True):
             try:
-                agreed = await self._inquire(lane, need, ask, height=block.number, same=int)
+                agreed: Agreed[A] = await self._inquire(lane, need, ask, height=block.number, same=_itself)
                 return agreed.answer
             except Unavailable:
                 if not without:
@@ -149,12 +169,14 @@ class Desk:
     async def _fetch(self, span: Piece, after: Block | None, after_sequence: int | None) -> Fetched | None:
         """All pieces joined in order; None where the chain moved between two of them."""
         joined = Joined(after, after_sequence)
-        async with aclosing(self._ahead(self._pieces(span), after_sequence)) as answers:
+        pieces = self._pieces(span)
+        pieces[0] = replace(pieces[0], below=after)
+        async with aclosing(self._ahead(pieces, after_sequence)) as answers:
             async for read_ahead, found in answers:
                 piece, agreed = read_ahead, found
-                if joined.gap(span.source, agreed.answer) is not None:
+                if joined.continues(agreed.answer) and joined.gap(span.source, agreed.answer) is not None:
                     # Asked again by who knows what came before: then the gap is somebody's.
-                    piece = replace(piece, first=joined.back(piece.first))
+                    piece = replace(piece, first=joined.back(piece.first), below=joined.below)
                     agreed = await self._read(piece, joined.sequence)
                 if not joined.continues(agreed.answer):
                     if piece.first > span.first:
@@ -263,3 +285,8 @@ class Desk:
 
 def _on_another_branch(member: Member, top: Block, agreed: Agreed[Any]) -> None:
     member.lags(f"its block {top.number} is not that of {', '.join(agreed.names)}")
+
+
+def _itself(said: Any) -> Any:
+    """Answers are the same where they are equal."""
+    return said

@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from activities.chain import telling
+from activities.chain.beginning import begin
 from activities.chain.ports import ChainDesk, Forked, Lane
 from db import audit, outbox
 from db.audit import AuditRecord, Origin
@@ -52,6 +53,8 @@ PLANNED: Final = 16
 #: Blocks of a piece among those that are final; fewer where they hold many events.
 FINAL_BLOCKS_MIN, FINAL_BLOCKS, FINAL_BLOCKS_MAX = 1, 500, 2_000
 MANY_EVENTS, FEW_EVENTS = 5_000, 1_000
+#: A history that has nothing in common with what is here is believed when it is seen so many times in a row.
+STRANGE_LOOKS: Final = 3
 #: How often a head without news is noted; also how soon a relayer at rest learns that it was told to stop.
 HEARD_SECONDS: Final = 1.0
 
@@ -101,6 +104,7 @@ class Follower:
         self._depths = Depths(desk.confirmations, desk.finality_depth)
         self._position: Position | None = None
         self._verified = False
+        self._strange = 0
         self._final_blocks = FINAL_BLOCKS
         self._heard_at = 0.0
         self._hear_seconds = hear_seconds
@@ -136,6 +140,9 @@ class Follower:
         return stand.position
 
     async def _see(self, position: Position, head: Head) -> bool:
+        if await begin(self._engine, self._desk, self._source, position, head):
+            self._position = None
+            return True
         if not self._verified:
             # A process that died in the middle of things, or a chain that changed while nobody looked.
             if position.hash is not None and await self._part(position, head, None):
@@ -301,7 +308,7 @@ class Follower:
         return [telling.finalized(self._source, final, found.last, now())] if found.events else []
 
     def _moved_to(self, position: Position, told: bool) -> None:
-        self._position, self._heard_at = position, monotonic()
+        self._position, self._heard_at, self._strange = position, monotonic(), 0
         if told:
             self._doorbell.ring()
 
@@ -326,6 +333,10 @@ class Follower:
                 break
         # Where the head is lower than what is here and stands on it, a provider lags: that proves nothing.
         if not seen or (found is not None and found.number == max(seen)):
+            return False
+        # Nothing in common is what a node of another chain shows, to which a balancer sent us once.
+        self._strange = self._strange + 1 if found is None else 0
+        if 0 < self._strange < STRANGE_LOOKS:
             return False
         reorg = parted(position, kept, seen, found, tuple(self._vouching() if providers is None else providers))
         await (self._halt(position, reorg) if reorg.below_finalized else self._leave(position, reorg))

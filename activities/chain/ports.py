@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from domain.chain import Block, Event, Fetched, Head, Source
+from domain.chain import Block, Books, Event, Fetched, Head, Source
 
 
 class FaultKind(StrEnum):
@@ -75,6 +75,10 @@ class ChainReader(Protocol):
 
     async def counter(self, source: Source, block: Block) -> int | None:
         """The number of the source's last event as of exactly this block; None where it has none or keeps none."""
+
+    async def books(self, source: Source, token: bytes, block: Block) -> Books | None:
+        """What the source's contract says of its money in a token as of exactly this block; None where the node keeps
+        no state that old, or there is no such contract."""
 
     async def close(self) -> None:
         """Let go of connections; a later call opens others."""
@@ -155,6 +159,10 @@ class ChainDesk(Protocol):
 
     async def counter(self, source: Source, block: Block, lane: Lane) -> int | None:
         """The number of the source's last event as of exactly this block; None where nobody keeps it."""
+
+    async def books(self, source: Source, token: bytes, block: Block, lane: Lane) -> Books | None:
+        """What the source's contract says of its money in a token as of exactly this block, agreed on; None where
+        nobody keeps it."""
 
     def health(self) -> Sequence[ProviderHealth]:
         """How each provider does, as seen from this process."""

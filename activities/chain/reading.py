@@ -9,7 +9,7 @@ from typing import Final
 from activities.chain.pool import Member
 from activities.chain.ports import ChainFault, FaultKind, Lane
 from activities.chain.quorum import Contradicted
-from domain.chain import Block, ChainKind, Event, Source
+from domain.chain import Block, Books, ChainKind, Event, Source
 from domain.chain.checking import dated, incomplete, malformed, strange, unlinked
 
 #: Headers in one question; a provider counts each as a request.
@@ -30,13 +30,22 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is asked for: all headers, or those of the ends and of blocks with events."""
+    """What is asked for: all headers, or those of the ends and of blocks with events.
+
+    ``below`` is the block that it is to continue, where that is known: what continues another is of another history,
+    whose numbers are its own.
+    """
 
     source: Source
     first: int
     last: int
     lane: Lane
     whole: bool
+    below: Block | None = None
+
+    def continued_by(self, reading: Reading) -> bool:
+        """Whether an answer goes on from ``below``, as far as that is known."""
+        return self.below is None or reading.blocks[0].parent_hash == self.below.hash
 
 
 async def read(member: Member, piece: Piece, after_sequence: int | None) -> Reading:
@@ -45,14 +54,12 @@ async def read(member: Member, piece: Piece, after_sequence: int | None) -> Read
     One that has a gap, or does not end with the counter, is asked for once more, as a node behind a balancer may have
     been late. ``Contradicted`` if it is so again.
     """
-    reading = await _read(member, piece)
-    gap = gap_of(piece.source, reading, after_sequence)
-    if gap is None:
-        return reading
-    reading = await _read(member, piece)
-    gap = gap_of(piece.source, reading, after_sequence)
-    if gap is None:
-        return reading
+    gap: str | None = None
+    for _ in range(2):
+        reading = await _read(member, piece)
+        gap = gap_of(piece.source, reading, after_sequence if piece.continued_by(reading) else None)
+        if gap is None:
+            return reading
     raise Contradicted(f"blocks {piece.first} to {piece.last}, asked twice: {gap}")
 
 
@@ -84,6 +91,16 @@ async def counter(member: Member, source: Source, block: Block, lane: Lane) -> i
     """The source's last number as of a block; None where the node keeps none that old."""
     try:
         return await member.ask(lane, 1, lambda reader: reader.counter(source, block))
+    except ChainFault as fault:
+        if fault.kind is FaultKind.NO_STATE:
+            return None
+        raise
+
+
+async def books(member: Member, source: Source, token: bytes, block: Block, lane: Lane) -> Books | None:
+    """What the source's contract says of its money as of a block; None where the node keeps no state that old."""
+    try:
+        return await member.ask(lane, 1, lambda reader: reader.books(source, token, block))
     except ChainFault as fault:
         if fault.kind is FaultKind.NO_STATE:
             return None

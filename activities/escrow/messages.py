@@ -11,6 +11,7 @@ from pydantic import Field
 
 from activities.messages import Message, MinorUnits, OriginMessage
 from domain import escrow as rules
+from domain.errors import Refusal
 from domain.money import Asset
 
 
@@ -19,6 +20,22 @@ class PartyMessage(Message):
 
     user_id: str
     address: str | None = None
+
+
+class CustodyMessage(Message):
+    """See ``domain.escrow.Custody``."""
+
+    relayer_id: str
+    onchain_id: str
+    token: str
+
+
+class FollowedMessage(Message):
+    """That a chain carried it out: at its block's time, by this transaction, as this event of its contract."""
+
+    at: datetime
+    tx_hash: str
+    sequence: int
 
 
 class MilestoneTermsMessage(Message):
@@ -45,6 +62,7 @@ class TermsMessage(Message):
     expires_at: datetime | None = None
     reference: str | None = None
     description: str | None = None
+    custody: CustodyMessage | None = None
 
     def content_hash(self) -> bytes:
         """SHA-256 of the terms: the same reference with the same hash is the same escrow.
@@ -72,6 +90,7 @@ class TermsMessage(Message):
             expires_at=self.expires_at,
             reference=self.reference,
             description=self.description,
+            custody=None if self.custody is None else to_custody(self.custody),
         )
 
 
@@ -83,6 +102,7 @@ class OpenEscrow(Message):
     terms: TermsMessage | None = None
     origin: OriginMessage = OriginMessage()
     recent_commands: tuple[UUID, ...] = ()
+    followed: FollowedMessage | None = None
 
 
 class RecordOpening(Message):
@@ -167,12 +187,14 @@ class EscrowCommand(Message):
     """One party's command. ``command_id`` is the same for every attempt and names its single effect.
 
     ``repeated`` says that an earlier attempt may have had it: then the step, which has the receipts, decides alone.
+    ``followed`` says that a chain has carried it out; only then it may be the passing of a deadline.
     """
 
     command_id: UUID
-    command: Annotated[CommandMessage, Field(discriminator="kind")]
+    command: Annotated[CommandMessage | PassDeadlineMessage, Field(discriminator="kind")]
     origin: OriginMessage
     repeated: bool = False
+    followed: FollowedMessage | None = None
 
 
 class ApplyCommand(Message):
@@ -184,6 +206,7 @@ class ApplyCommand(Message):
     command: Annotated[CommandMessage | PassDeadlineMessage, Field(discriminator="kind")]
     origin: OriginMessage
     at: datetime
+    followed: FollowedMessage | None = None
 
     def log_context(self) -> dict[str, str]:
         """Tenant, request and command."""
@@ -217,6 +240,28 @@ def to_command(message: CommandMessage | PassDeadlineMessage) -> rules.Command:
             return rules.Cancel()
         case PassDeadlineMessage():
             return rules.PassDeadline()
+
+
+def asker(command: CommandMessage | PassDeadlineMessage, origin: OriginMessage) -> str | None:
+    """Who asks, for the rules: a deadline is passed by the clock, whoever called the contract for it."""
+    return None if isinstance(command, PassDeadlineMessage) else origin.user_id
+
+
+def judge(escrow: rules.Escrow, command: EscrowCommand, at: datetime) -> None:
+    """Refuse what the rules refuse now, or at the time of the block that carried it out."""
+    followed = command.followed
+    if followed is None:
+        if isinstance(command.command, PassDeadlineMessage):
+            raise Refusal("role_not_allowed", "deadlines are passed by the clock alone")
+        rules.decide(escrow, to_command(command.command), user_id=command.origin.user_id or "", at=at)
+        return
+    user_id = asker(command.command, command.origin)
+    rules.decide(escrow, to_command(command.command), user_id=user_id, at=followed.at, followed=True)
+
+
+def to_custody(message: CustodyMessage) -> rules.Custody:
+    """The rules' view of it."""
+    return rules.Custody(message.relayer_id, message.onchain_id, message.token)
 
 
 def _party(message: PartyMessage) -> rules.Party:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from activities.escrow.messages import PartyMessage
+from activities.escrow.messages import CustodyMessage, PartyMessage, to_custody
 from activities.messages import Message, MinorUnits
 from domain import escrow as rules
 from domain.money import Asset
@@ -78,6 +78,7 @@ class EscrowSnapshot(Message):
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None = None
+    custody: CustodyMessage | None = None
 
     @classmethod
     def of(cls, escrow: rules.Escrow) -> EscrowSnapshot:
@@ -110,6 +111,11 @@ class EscrowSnapshot(Message):
             created_at=escrow.created_at,
             updated_at=escrow.updated_at,
             closed_at=escrow.closed_at,
+            custody=None
+            if terms.custody is None
+            else CustodyMessage(
+                relayer_id=terms.custody.relayer_id, onchain_id=terms.custody.onchain_id, token=terms.custody.token
+            ),
         )
 
     def to_escrow(self) -> rules.Escrow:
@@ -144,6 +150,7 @@ class EscrowSnapshot(Message):
             expires_at=self.expires_at,
             reference=self.reference,
             description=self.description,
+            custody=None if self.custody is None else to_custody(self.custody),
         )
 
 

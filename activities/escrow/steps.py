@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
-from activities.escrow.messages import ApplyCommand, RecordOpening, to_command
+from activities.escrow.messages import ApplyCommand, FollowedMessage, RecordOpening, asker, to_command
+from activities.escrow.money import check_not_frozen, post
 from activities.escrow.snapshot import EscrowSnapshot
-from db import controls, ledger
 from db import escrow as escrows
+from db import ledger
 from db.audit import AuditRecord
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
@@ -20,9 +20,8 @@ from db.ids import new_id
 from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
 from db.step import Step, step
 from domain.errors import Refusal
-from domain.escrow import Decision, Escrow, Event, Movement, Terms, decide, open_escrow
+from domain.escrow import Decision, Escrow, Event, Terms, decide, open_escrow
 from domain.ids import escrow_step_id, escrow_workflow_id
-from domain.ledger import Freezes, Leg, Posting, TransactionKind, check_frozen, merge, pay_from_hold, place_hold
 from domain.money import format_minor
 
 
@@ -50,17 +49,22 @@ class EscrowActivities:
         step_id = escrow_step_id(opening.escrow_id, "open")
         async with step(self._engine, self._doorbell, tenant_id=opening.tenant_id, step_id=step_id) as opened:
             if opened.receipt is None:
-                await _check_not_frozen(opened)
+                if opening.followed is None:
+                    await check_not_frozen(opened)
+                at = request.at if opening.followed is None else opening.followed.at
                 asset = await ledger.get_asset(opened.connection, opening.terms.asset)
                 terms = opening.terms.to_terms(asset, tuple(new_id() for _ in opening.terms.milestones))
-                decision = open_escrow(opening.escrow_id, terms, request.at)
+                decision = open_escrow(opening.escrow_id, terms, at)
                 await escrows.insert(
                     opened.connection, opening.tenant_id, decision.escrow, opening.terms.content_hash()
                 )
                 origin = opening.origin.to_origin(escrow_workflow_id(opening.escrow_id))
-                audit = AuditRecord(_subject(decision.escrow), "escrow.open", request.at, origin, _terms_facts(terms))
+                facts = _terms_facts(terms) | _chain_facts(opening.followed)
+                audit = AuditRecord(_subject(decision.escrow), "escrow.open", at, origin, facts)
                 await opened.finish(
-                    result={"version": decision.escrow.version}, audit=audit, events=_events(decision, {})
+                    result={"version": decision.escrow.version},
+                    audit=audit,
+                    events=_events(decision, {}, opening.followed),
                 )
                 return EscrowSnapshot.of(decision.escrow)
             return EscrowSnapshot.of(await _get(opened, opening.escrow_id))
@@ -82,13 +86,19 @@ class EscrowActivities:
             before = await escrows.lock(opened.connection, request.escrow_id)
             if before is None:
                 raise Refusal("escrow_unknown", f"there is no escrow {request.escrow_id}")
-            decision = decide(before, to_command(request.command), user_id=request.origin.user_id, at=request.at)
-            transactions = await _post(opened, request, decision)
+            decision = decide(
+                before,
+                to_command(request.command),
+                user_id=asker(request.command, request.origin),
+                at=request.at,
+                followed=request.followed is not None,
+            )
+            transactions = await post(opened, request, decision)
             await escrows.update(opened.connection, request.tenant_id, before, decision.escrow)
             await opened.finish(
                 result={"version": decision.escrow.version, "transactions": transactions},
                 audit=_audit(request, before, decision, transactions),
-                events=_events(decision, transactions),
+                events=_events(decision, transactions, request.followed),
             )
             return EscrowSnapshot.of(decision.escrow)
 
@@ -100,59 +110,6 @@ async def _get(opened: Step, escrow_id: UUID) -> Escrow:
     return found
 
 
-async def _post(opened: Step, request: ApplyCommand, decision: Decision) -> dict[str, str]:
-    """Book what the decision moves: one transaction per kind, whatever number of milestones; their ids by kind."""
-    terms = decision.escrow.terms
-    by_kind: dict[TransactionKind, list[Leg]] = {}
-    for movement in decision.movements:
-        by_kind.setdefault(_posting_kind(request, movement), []).extend(_legs(terms, movement))
-    postings = [
-        Posting(
-            transaction_id=new_id(),
-            kind=kind,
-            legs=merge(legs),
-            effective_at=request.at,
-            description=f"{request.command.kind} of escrow {terms.reference or request.escrow_id}",
-            escrow_id=request.escrow_id,
-        )
-        for kind, legs in by_kind.items()
-    ]
-    if postings:
-        await ledger.post(opened.connection, request.tenant_id, postings)
-    else:
-        await _check_not_frozen(opened)
-    return {posting.kind: str(posting.transaction_id) for posting in postings}
-
-
-async def _check_not_frozen(opened: Step) -> None:
-    """Refuse what moves no money, too, while the tenant is frozen; where money moves, the ledger asks by itself."""
-    check_frozen(Freezes(tenant=await controls.is_tenant_frozen(opened.connection, opened.tenant_id)), {})
-
-
-def _legs(terms: Terms, movement: Movement) -> Iterable[Leg]:
-    asset, holder = terms.asset.symbol, terms.buyer.user_id
-    if movement.placed_minor:
-        return place_hold(holder, asset, movement.placed_minor, hold_id=movement.hold_id)
-    payees = {
-        terms.seller.user_id: movement.to_seller_minor,
-        holder: movement.to_buyer_minor,
-        terms.fee_account: movement.fee_minor,
-    }
-    return pay_from_hold(holder, asset, payees, hold_id=movement.hold_id)
-
-
-def _posting_kind(request: ApplyCommand, movement: Movement) -> TransactionKind:
-    match request.command.kind:
-        case "fund":
-            return TransactionKind.ESCROW_FUND
-        case "resolve":
-            return TransactionKind.ESCROW_RESOLUTION
-        case _ if movement.to_seller_minor or movement.fee_minor:
-            return TransactionKind.ESCROW_RELEASE
-        case _:
-            return TransactionKind.ESCROW_REFUND
-
-
 def _audit(request: ApplyCommand, before: Escrow, decision: Decision, transactions: dict[str, str]) -> AuditRecord:
     details: dict[str, Any] = {
         "command": request.command.model_dump(mode="json", exclude_none=True),
@@ -160,12 +117,12 @@ def _audit(request: ApplyCommand, before: Escrow, decision: Decision, transactio
         "version": decision.escrow.version,
         "events": [{"type": event.type} | _event_facts(decision.escrow, event) for event in decision.events],
         "transactions": transactions,
-    }
+    } | _chain_facts(request.followed)
     origin = request.origin.to_origin(escrow_workflow_id(request.escrow_id))
     return AuditRecord(_subject(before), f"escrow.{request.command.kind}", request.at, origin, details)
 
 
-def _events(decision: Decision, transactions: dict[str, str]) -> list[OutboxEvent]:
+def _events(decision: Decision, transactions: dict[str, str], followed: FollowedMessage | None) -> list[OutboxEvent]:
     escrow = decision.escrow
     common: dict[str, Any] = {
         "escrow_id": str(escrow.escrow_id),
@@ -176,7 +133,7 @@ def _events(decision: Decision, transactions: dict[str, str]) -> list[OutboxEven
         "buyer": escrow.terms.buyer.user_id,
         "seller": escrow.terms.seller.user_id,
         "transactions": transactions,
-    }
+    } | _chain_facts(followed)
     return [
         OutboxEvent(
             event_id=new_id(),
@@ -213,6 +170,11 @@ def _terms_facts(terms: Terms) -> dict[str, Any]:
         "arbiter": None if terms.arbiter is None else terms.arbiter.user_id,
         "reference": terms.reference,
     }
+
+
+def _chain_facts(followed: FollowedMessage | None) -> dict[str, Any]:
+    """Which transaction of a chain did it, where one did."""
+    return {} if followed is None else {"tx_hash": followed.tx_hash, "chain_sequence": followed.sequence}
 
 
 def _subject(escrow: Escrow) -> str:

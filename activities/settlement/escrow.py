@@ -112,7 +112,7 @@ class SettlementEscrowActivities:
         turns.sort(key=lambda turn: (str(turn.command.escrow_id), turn.sequence))
         lines = [list(line) for _, line in groupby(turns, key=lambda turn: turn.command.escrow_id)]
         lines.sort(key=lambda line: line[0].sequence)
-        async with _beating():
+        async with beating():
             await asyncio.gather(*(delivery.carry(line) for line in lines))
         return Delivered(outcomes=tuple(sorted(delivery.outcomes, key=lambda outcome: outcome.sequence)))
 
@@ -256,7 +256,7 @@ def _outcome(said: DeliveredOutcome, receipt: Any | None) -> Outcome:
 
 
 @asynccontextmanager
-async def _beating() -> AsyncIterator[None]:
+async def beating() -> AsyncIterator[None]:
     """Heartbeats while the work goes on, so that another worker takes over soon after this one died."""
 
     async def beat() -> None:

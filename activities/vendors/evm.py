@@ -10,7 +10,7 @@ import msgspec
 from activities.chain.ports import ChainFault, FaultKind
 from activities.vendors.evmlogs import Log, LogDecoder, nonsense, octets, quantity
 from activities.vendors.rpc import Rpc
-from domain.chain import MAX_SEQUENCE, Block, Event, Head, Source
+from domain.chain import MAX_SEQUENCE, Block, Books, Event, Head, Source
 from kit.evm import WORD, interface
 
 #: Headers in one request. Vendors bear between ten and a thousand calls in one; who bears fewer is learned.
@@ -126,21 +126,38 @@ class EvmReader:
         None before there was a contract, and where the node has dropped the state. Some answer as if there had never
         been a contract then (erigontech/erigon#3152, #18912), so that is never a zero.
         """
+        said = await self._call(source, block, interface().selectors["sequence()"])
+        if said is None:
+            return None
+        counter = int.from_bytes(octets(said, WORD))
+        if counter > MAX_SEQUENCE:
+            raise nonsense("a number of events that there cannot be")
+        return counter
+
+    async def books(self, source: Source, token: bytes, block: Block) -> Books | None:
+        """``books(token)`` as of exactly this block, as ``counter`` has the number."""
+        said = await self._call(source, block, interface().selectors["books(address)"] + token.rjust(WORD, b"\0").hex())
+        if said is None:
+            return None
+        words = octets(said, 4 * WORD)
+        sequence, *money = (int.from_bytes(words[at : at + WORD]) for at in range(0, 4 * WORD, WORD))
+        if sequence > MAX_SEQUENCE:
+            raise nonsense("a number of events that there cannot be")
+        return Books(sequence, *money)
+
+    async def _call(self, source: Source, block: Block, data: str) -> str | None:
+        """What the contract answers as of exactly this block; None where there is no state or no contract."""
         (address,) = source.addresses
-        call = {"to": _hex(address), "data": interface().selectors["sequence()"]}
         try:
             async with self._rpc.deadline():
-                said = await self._rpc.call("eth_call", [call, {"blockHash": _hex(block.hash)}], str)
+                said = await self._rpc.call(
+                    "eth_call", [{"to": _hex(address), "data": data}, {"blockHash": _hex(block.hash)}], str
+                )
         except ChainFault as fault:
             if fault.kind is FaultKind.NO_STATE:
                 return None
             raise
-        if said == "0x":
-            return None
-        counter = int.from_bytes(octets(said or "", WORD))
-        if counter > MAX_SEQUENCE:
-            raise nonsense("a number of events that there cannot be")
-        return counter
+        return None if said == "0x" else said or ""
 
     async def close(self) -> None:
         """Let go of connections; a later call opens others."""

@@ -29,7 +29,7 @@ from activities.vendors.utxoblocks import (
     read_transaction,
 )
 from activities.vendors.utxoscripts import Spenders
-from domain.chain import Block, Event, Head, Source
+from domain.chain import Block, Books, Event, Head, Source
 from kit import utxo
 
 #: Calls in one request, and blocks in one: with two million bytes each they stay below what a body may have.
@@ -121,6 +121,10 @@ class UtxoReader:
 
     async def counter(self, source: Source, block: Block) -> int | None:  # noqa: ARG002 - the port's
         """None: scripts count nothing."""
+        return None
+
+    async def books(self, source: Source, token: bytes, block: Block) -> Books | None:  # noqa: ARG002 - the port's
+        """None: scripts keep none."""
         return None
 
     async def close(self) -> None:

@@ -26,6 +26,11 @@ PolicyType = Literal[
     AlertType.RECOVERED,
     AlertType.WEBHOOK_DISABLED,
     AlertType.AUDIT_DISAGREED,
+    AlertType.RELAYER_HALTED,
+    AlertType.PROVIDER_ACCUSED,
+    AlertType.EVENT_DISAGREED,
+    AlertType.BOOKS_DIFFER,
+    AlertType.BACKFILL_FAILED,
 ]
 Seconds = Annotated[int, Field(ge=0, le=604_800), WHOLE]
 ClockTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$"), Field(examples=["22:00"])]

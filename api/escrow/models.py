@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from api.fields import WHOLE, Amount, DecimalText, Input, Instant, Line, Prose, Symbol, UserId
+from domain.chain import Settled
 from domain.escrow import DeadlineKind, MilestoneStatus, Role, Status, WaitsFor
 from domain.escrow.opening import MAX_INSPECTION_PERIOD_SECONDS, MAX_MILESTONES
 from domain.money import BASIS_POINTS
@@ -176,6 +177,29 @@ class MilestoneView(BaseModel):
     closed_at: datetime | None
 
 
+class ChainEventView(BaseModel):
+    """What the contract told of the escrow, and in which transaction."""
+
+    kind: str = Field(examples=["Funded"])
+    sequence: int = Field(description="Its number among all events of the contract")
+    tx_hash: str
+    block_number: int
+    at: datetime = Field(description="The block's own time")
+    outcome: Settled | None = Field(description="What came of it here; null until it is final and settled")
+    code: str | None = Field(description="Why it moved nothing here")
+
+
+class OnChainView(BaseModel):
+    """Which contract keeps an escrow's money, and what the escrow is called there."""
+
+    relayer_id: str = Field(description="Who follows the contract", examples=["mainnet:0x…"])
+    onchain_id: str = Field(description="The escrow's id in the contract")
+    token: str = Field(description="What it is paid in there; zeros are the chain's own coin")
+    events: list[ChainEventView] | None = Field(
+        default=None, description="What the contract told of it, in order; null in lists and answers to commands"
+    )
+
+
 class EscrowView(BaseModel):
     """An escrow as it stands."""
 
@@ -202,6 +226,10 @@ class EscrowView(BaseModel):
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None
+    custody: Literal["desk", "chain"] = Field(
+        description="Who keeps the money; where a contract on a chain does, the parties ask the contract"
+    )
+    on_chain: OnChainView | None
 
 
 class TimelineEntry(BaseModel):

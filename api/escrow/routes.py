@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 from fastapi import Depends, Query
+from pydantic import StringConstraints
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
@@ -20,6 +21,7 @@ from api.pages import DEFAULT_LIMIT, CursorToken, Limit, Page, Pager
 from api.problems import documented
 from db import audit
 from db import escrow as db_escrow
+from db.chain.settling import told_of
 from db.escrow import EscrowFilter
 from domain.errors import Refusal
 from domain.escrow import CLOSED, Escrow, Status, open_escrow
@@ -30,6 +32,8 @@ from workflows.escrow import OpenEscrow, OriginMessage
 from workflows.escrow.waiting import agreed, summary, waiting
 
 routes = router("/escrows", "escrows")
+
+OnchainId = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{64}$")]
 
 
 @routes.post(
@@ -52,6 +56,7 @@ async def list_escrows(
     address: Annotated[Line | None, Query(description="The wallet of a party in any role")] = None,
     asset: Annotated[Symbol | None, Query()] = None,
     reference: Annotated[Line | None, Query()] = None,
+    onchain_id: Annotated[OnchainId | None, Query(description="The escrow's id in its contract on a chain")] = None,
     created_from: Annotated[Instant | None, Query(description="Created then or later")] = None,
     created_to: Annotated[Instant | None, Query(description="Created before")] = None,
     cursor: CursorToken = None,
@@ -64,6 +69,7 @@ async def list_escrows(
         address=address,
         asset=asset,
         reference=reference,
+        onchain_id=None if onchain_id is None else onchain_id.lower(),
         created_from=created_from,
         created_to=created_to,
     )
@@ -77,9 +83,11 @@ async def list_escrows(
 
 @routes.get("/{escrow_id}", responses=documented(404))
 async def read_escrow(escrow_id: UUID, call: Annotated[Call, Depends(caller(Scope.ESCROWS_READ))]) -> models.EscrowView:
-    """An escrow as it stands."""
+    """An escrow as it stands; of one that is on a chain, also what its contract told of it."""
     async with call.transaction() as connection:
-        return view(await visible(call, connection, escrow_id))
+        escrow = await visible(call, connection, escrow_id)
+        told = None if escrow.terms.custody is None else await told_of(connection, escrow_id)
+        return view(escrow, told)
 
 
 @routes.get("/{escrow_id}/timeline", responses=documented(404))

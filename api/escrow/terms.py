@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID, uuid5
 
 from api.escrow import models
 from api.fields import Input
+from db.chain.settling import Told
 from domain.errors import Refusal
 from domain.escrow import (
     ApprovalPolicy,
+    Custody,
     Escrow,
     Milestone,
     MilestoneTerms,
@@ -116,8 +119,8 @@ def _party(party: models.PartyInput) -> Party:
     return Party(party.user_id, party.address)
 
 
-def view(escrow: Escrow) -> models.EscrowView:
-    """An escrow as it is answered."""
+def view(escrow: Escrow, told: Sequence[Told] | None = None) -> models.EscrowView:
+    """An escrow as it is answered, with what its contract told of it where that was read."""
     terms = escrow.terms
     scale = terms.asset.scale
     fees = [(terms.buyer_fee_basis_points, Role.BUYER), (terms.seller_fee_basis_points, Role.SELLER)]
@@ -145,6 +148,8 @@ def view(escrow: Escrow) -> models.EscrowView:
         created_at=escrow.created_at,
         updated_at=escrow.updated_at,
         closed_at=escrow.closed_at,
+        custody="desk" if terms.custody is None else "chain",
+        on_chain=None if terms.custody is None else _on_chain_view(terms.custody, told),
     )
 
 
@@ -170,6 +175,26 @@ def waiting_view(escrow_id: UUID, waiting: Waiting) -> models.WaitingView:
 
 def _party_message(party: Party) -> PartyMessage:
     return PartyMessage(user_id=party.user_id, address=party.address)
+
+
+def _on_chain_view(custody: Custody, told: Sequence[Told] | None) -> models.OnChainView:
+    events = None
+    if told is not None:
+        events = [
+            models.ChainEventView(
+                kind=each.kind,
+                sequence=each.sequence,
+                tx_hash=f"0x{each.tx_hash.hex()}",
+                block_number=each.block_number,
+                at=each.at,
+                outcome=each.outcome,
+                code=each.code,
+            )
+            for each in told
+        ]
+    return models.OnChainView(
+        relayer_id=custody.relayer_id, onchain_id=custody.onchain_id, token=custody.token, events=events
+    )
 
 
 def _party_view(party: Party) -> models.PartyView:

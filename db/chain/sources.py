@@ -32,7 +32,7 @@ async def find(connection: AsyncConnection, relayer_id: str) -> Followed | None:
         text(f"SELECT {_COLUMNS} FROM chain_sources WHERE relayer_id = :relayer"), {"relayer": relayer_id}
     )
     row = rows.one_or_none()
-    return None if row is None else _followed(row)
+    return None if row is None else followed_of(row)
 
 
 async def get(connection: AsyncConnection, source_id: int) -> Followed:
@@ -40,7 +40,7 @@ async def get(connection: AsyncConnection, source_id: int) -> Followed:
     rows = await connection.execute(
         text(f"SELECT {_COLUMNS} FROM chain_sources WHERE source_id = :source"), {"source": source_id}
     )
-    return _followed(rows.one())
+    return followed_of(rows.one())
 
 
 async def list_(
@@ -54,7 +54,7 @@ async def list_(
         ),
         {"after": after, "status": status, "limit": limit},
     )
-    return [_followed(row) for row in rows]
+    return [followed_of(row) for row in rows]
 
 
 async def set_status(
@@ -71,7 +71,8 @@ async def register(connection: AsyncConnection, source: Source, *, follow_from: 
     """A new source with its cursor and coverage; ``source.source_id`` is given here.
 
     The live end begins with block ``follow_from``; a value below ``start_block`` is none. ``last_sequence`` is the
-    number of the last event before it. The constraint ``chain_sources_relayer_id_key`` holds one owner a contract.
+    number of the last event before it, 0 where its relayer has to ask the contract. The constraint
+    ``chain_sources_relayer_id_key`` holds one owner a contract.
     """
     scalar: Any = await connection.scalar(
         text(
@@ -116,7 +117,8 @@ async def register(connection: AsyncConnection, source: Source, *, follow_from: 
     )
 
 
-def _followed(row: Any) -> Followed:
+def followed_of(row: Any) -> Followed:
+    """The source that a row's columns describe, and what its relayer does."""
     source = Source(
         source_id=row.source_id,
         tenant_id=row.tenant_id,

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    DateTime,
     Double,
     ForeignKeyConstraint,
     Identity,
@@ -139,6 +140,7 @@ chain_events = Table(
         postgresql_where=text("canonical AND sequence IS NOT NULL"),
     ),
     Index(None, "source_id", "subject", "block_number"),
+    Index(None, "source_id", "tx_hash"),
     CheckConstraint("outcome IN ('settled', 'unsupported', 'disagrees')", name="outcome"),
     CheckConstraint("canonical OR outcome IS NULL", name="settled"),
 )
@@ -206,6 +208,49 @@ chain_budgets = Table(
     instant("filled_at"),
     PrimaryKeyConstraint("chain", "provider"),
     comment="one budget of requests a provider, for every process",
+)
+
+chain_credits = Table(
+    "chain_credits",
+    METADATA,
+    tenant_id(),
+    Column("hold_id", PgUUID(as_uuid=True), nullable=False),
+    Column("relayer_id", Text, nullable=False),
+    Column("token", Text, nullable=False, comment="zeros are the chain's own coin"),
+    Column("account", Text, nullable=False),
+    recorded_at(),
+    PrimaryKeyConstraint("tenant_id", "hold_id"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
+    Index("chain_credits_account_key", "tenant_id", "relayer_id", "token", "account", unique=True),
+    comment="holds of what a contract owes to an account until it is withdrawn there",
+)
+
+chain_books = Table(
+    "chain_books",
+    METADATA,
+    Column("source_id", Integer, nullable=False),
+    tenant_id(),
+    Column("token", LargeBinary, nullable=False, comment="zeros are the chain's own coin"),
+    Column("block_number", BigInteger, nullable=False, comment="a final one; the contract's figures are as of its end"),
+    Column("sequence", BigInteger, nullable=False),
+    minor("balance", comment="in the token's smallest unit, as the next ones"),
+    minor("held"),
+    minor("owed"),
+    minor("ledger_held"),
+    minor("ledger_owed"),
+    Column(
+        "parts", JSONB, nullable=False, comment="of the difference: code, what, amount, and whether it is explained"
+    ),
+    Column(
+        "compared_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=text("clock_timestamp()"),
+        comment="database clock",
+    ),
+    PrimaryKeyConstraint("source_id", "token", "block_number"),
+    ForeignKeyConstraint(["source_id", "tenant_id"], ["chain_sources.source_id", "chain_sources.tenant_id"]),
+    comment="what contracts say of their money, beside the ledger that mirrors it",
 )
 
 backfill_jobs = Table(

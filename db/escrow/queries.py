@@ -39,12 +39,13 @@ _INSERT = text(
         INSERT INTO escrows (tenant_id, content_hash, escrow_id, reference, status, version, asset, amount_minor,
             buyer_user_id, buyer_address, seller_user_id, seller_address, arbiter_user_id, arbiter_address,
             policy_roles, policy_required, buyer_fee_basis_points, seller_fee_basis_points, fee_account,
-            funding_deadline, inspection_period_seconds, expires_at, description, created_at, updated_at, closed_at)
+            funding_deadline, inspection_period_seconds, expires_at, description, created_at, updated_at, closed_at,
+            custody_relayer_id, custody_onchain_id, custody_token)
         VALUES (:tenant_id, :content_hash, :escrow_id, :reference, :status, :version, :asset, :amount_minor,
             :buyer_user_id, :buyer_address, :seller_user_id, :seller_address, :arbiter_user_id, :arbiter_address,
             :policy_roles, :policy_required, :buyer_fee_basis_points, :seller_fee_basis_points, :fee_account,
             :funding_deadline, :inspection_period_seconds, :expires_at, :description, :created_at, :updated_at,
-            :closed_at)
+            :closed_at, :custody_relayer_id, :custody_onchain_id, :custody_token)
     )
     INSERT INTO escrow_milestones (tenant_id, escrow_id, position, milestone_id, title, amount_minor, status,
         released_minor, refunded_minor, approvals, dispute, funded_at, approved_at, auto_release_at, closed_at)
@@ -79,6 +80,7 @@ class EscrowFilter:
     address: str | None = None
     asset: str | None = None
     reference: str | None = None
+    onchain_id: str | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
 
@@ -171,7 +173,8 @@ async def list_overdue(
         text(
             """
             SELECT e.tenant_id, e.escrow_id FROM escrows e
-            WHERE e.closed_at IS NULL AND (CAST(:after AS uuid) IS NULL OR e.escrow_id > :after) AND EXISTS (
+            WHERE e.closed_at IS NULL AND e.custody_relayer_id IS NULL
+              AND (CAST(:after AS uuid) IS NULL OR e.escrow_id > :after) AND EXISTS (
                 SELECT FROM escrow_milestones m
                 WHERE m.tenant_id = e.tenant_id AND m.escrow_id = e.escrow_id
                   AND clock_timestamp() - CAST(:margin AS interval) > CASE m.status
@@ -193,6 +196,7 @@ def _conditions(wanted: EscrowFilter) -> tuple[list[str], dict[str, Any]]:
         "status": "e.status = :status",
         "asset": "e.asset = :asset",
         "reference": "e.reference = :reference",
+        "onchain_id": "e.custody_onchain_id = :onchain_id",
         "created_from": "e.created_at >= :created_from",
         "created_to": "e.created_at < :created_to",
     }

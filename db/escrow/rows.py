@@ -9,6 +9,7 @@ from uuid import UUID
 from domain.escrow import (
     Approval,
     ApprovalPolicy,
+    Custody,
     DisputeRecord,
     Escrow,
     Milestone,
@@ -62,6 +63,9 @@ def escrow_row(escrow: Escrow) -> dict[str, Any]:
         "inspection_period_seconds": terms.inspection_period_seconds,
         "expires_at": terms.expires_at,
         "description": terms.description,
+        "custody_relayer_id": None if terms.custody is None else terms.custody.relayer_id,
+        "custody_onchain_id": None if terms.custody is None else terms.custody.onchain_id,
+        "custody_token": None if terms.custody is None else terms.custody.token,
         "created_at": escrow.created_at,
         "updated_at": escrow.updated_at,
         "closed_at": escrow.closed_at,
@@ -114,6 +118,9 @@ def _terms(row: Any, milestones: tuple[Milestone, ...]) -> Terms:
         expires_at=row.expires_at,
         reference=row.reference,
         description=row.description,
+        custody=None
+        if row.custody_relayer_id is None
+        else Custody(row.custody_relayer_id, row.custody_onchain_id, row.custody_token),
     )
 
 

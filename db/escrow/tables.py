@@ -52,6 +52,11 @@ escrows = Table(
     instant("updated_at"),
     instant("closed_at", nullable=True),
     recorded_at(),
+    Column(
+        "custody_relayer_id", Text, comment="who follows the contract that keeps the money; null: the desk keeps it"
+    ),
+    Column("custody_onchain_id", Text, comment="the escrow's id there"),
+    Column("custody_token", Text, comment="what it is paid in there; zeros are the chain's own coin"),
     PrimaryKeyConstraint("tenant_id", "escrow_id"),
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"]),
     ForeignKeyConstraint(["asset"], ["assets.symbol"]),
@@ -68,6 +73,19 @@ escrows = Table(
     Index(None, "tenant_id", "arbiter_address", "escrow_id"),
     CheckConstraint("amount_minor > 0", name="amount"),
     CheckConstraint("octet_length(content_hash) = 32", name="content_hash"),
+    CheckConstraint(
+        "(custody_relayer_id IS NULL) = (custody_onchain_id IS NULL)"
+        " AND (custody_relayer_id IS NULL) = (custody_token IS NULL)",
+        name="custody",
+    ),
+    Index(
+        "escrows_custody_key",
+        "tenant_id",
+        "custody_relayer_id",
+        "custody_onchain_id",
+        unique=True,
+        postgresql_where=text("custody_relayer_id IS NOT NULL"),
+    ),
 )
 
 escrow_milestones = Table(

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Refusal
-from domain.ledger import Balance, Controls, Freezes, Limits, Posting, decide
+from domain.ledger import CREDITING, Balance, Controls, Freezes, Limits, Posting, decide
 
 Key = tuple[str, str]
 
@@ -215,7 +215,9 @@ def _rows(postings: Sequence[Posting], accounts: dict[Key, int]) -> dict[str, li
             account_id, hold_id, amount_minor = accounts[leg.account, leg.asset], leg.hold_id, leg.amount_minor
             legs.append((place, number, account_id, leg.asset, leg.pot.value, str(amount_minor), hold_id))
             if hold_id is not None and amount_minor > 0:
-                holds.append((hold_id, account_id, leg.asset, posting.escrow_id))
+                # What a contract owes to an account is of no single escrow.
+                escrow_id = None if posting.kind in CREDITING else posting.escrow_id
+                holds.append((hold_id, account_id, leg.asset, escrow_id))
     return {
         "ids": [posting.transaction_id for posting in postings],
         "kinds": [posting.kind.value for posting in postings],

@@ -43,7 +43,9 @@ accounts = Table(
     METADATA,
     tenant_id(),
     Column("account_id", BigInteger, Identity(always=True), nullable=False),
-    Column("ref", Text, nullable=False, comment="a user's id, or system:external and system:fees"),
+    Column(
+        "ref", Text, nullable=False, comment="a user's id, or system:external, system:fees and system:chain:<relayer>"
+    ),
     Column("asset", Text, nullable=False),
     minor("available_minor", default=0, comment="what the party may use"),
     minor("held_minor", default=0, comment="what holds keep for escrows"),
@@ -57,7 +59,9 @@ accounts = Table(
     minor("max_debit_minor", nullable=True, comment="one posting takes at most this from what is available"),
     UniqueConstraint("tenant_id", "ref", "asset"),
     UniqueConstraint("tenant_id", "account_id", "asset"),
-    CheckConstraint("available_minor >= 0 OR ref = 'system:external'", name="overdraft"),
+    CheckConstraint(
+        "available_minor >= 0 OR ref = 'system:external' OR starts_with(ref, 'system:chain:')", name="overdraft"
+    ),
     CheckConstraint("held_minor >= 0", name="held"),
     CheckConstraint("min_available_minor >= 0 AND max_balance_minor >= 0 AND max_debit_minor >= 0", name="limits"),
 )

@@ -36,8 +36,9 @@ _ESCROWS = text(
         SELECT p.escrow_id, jsonb_agg(jsonb_build_object('position', m.position, 'status', m.status,
                    'amount', m.amount_minor, 'released', m.released_minor, 'refunded', m.refunded_minor,
                    'funded', m.funded_at IS NOT NULL, 'placed', h.placed_minor, 'remaining', h.remaining_minor,
-                   'due_at', CASE m.status WHEN 'pending' THEN coalesce(p.funding_deadline, p.expires_at)
-                       WHEN 'funded' THEN p.expires_at WHEN 'approved' THEN m.auto_release_at END
+                   'due_at', CASE WHEN p.custody_relayer_id IS NULL THEN CASE m.status
+                       WHEN 'pending' THEN coalesce(p.funding_deadline, p.expires_at)
+                       WHEN 'funded' THEN p.expires_at WHEN 'approved' THEN m.auto_release_at END END
                ) ORDER BY m.position) AS milestones
         FROM page p CROSS JOIN LATERAL (
             SELECT * FROM escrow_milestones WHERE tenant_id = :tenant AND escrow_id = p.escrow_id OFFSET 0
@@ -84,7 +85,8 @@ _ESCROWS = text(
         WHERE needed.what <> ALL (t.whats) GROUP BY t.escrow_id
     ), figures AS (
         SELECT p.escrow_id, p.status, p.asset, p.buyer_user_id, p.seller_user_id, p.fee_account,
-               p.buyer_fee_basis_points, p.seller_fee_basis_points, parts.milestones, moved.moved, untold.untold,
+               p.buyer_fee_basis_points, p.seller_fee_basis_points, p.custody_relayer_id, parts.milestones,
+               moved.moved, untold.untold,
                {_FROZEN.format(asset="p.asset", accounts="p.buyer_user_id, p.seller_user_id, p.fee_account")} AS frozen
         FROM page p LEFT JOIN parts USING (escrow_id) LEFT JOIN moved USING (escrow_id)
         LEFT JOIN untold USING (escrow_id)
@@ -228,6 +230,7 @@ def _escrow(each: dict[str, Any]) -> EscrowFigures:
         moved={(ref, asset, pot): int(amount) for ref, asset, pot, amount in each["moved"] or ()},
         untold=tuple((UUID(transaction_id), what) for transaction_id, what in each["untold"] or ()),
         frozen=each["frozen"],
+        relayer_id=each["custody_relayer_id"],
     )
 
 

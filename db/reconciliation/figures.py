@@ -79,6 +79,7 @@ _HOLDS = text(
         SELECT hold_id, asset, placed_minor, remaining_minor, 0 AS placed, 0 AS remaining, CASE
                    WHEN escrow_id IS NULL THEN EXISTS (
                        SELECT FROM pending_transfers t WHERE t.tenant_id = :tenant AND t.transfer_id = p.hold_id)
+                    OR EXISTS (SELECT FROM chain_credits c WHERE c.tenant_id = :tenant AND c.hold_id = p.hold_id)
                    ELSE EXISTS (
                        SELECT FROM escrow_milestones m WHERE m.tenant_id = :tenant AND m.milestone_id = p.hold_id
                          AND m.escrow_id = p.escrow_id)

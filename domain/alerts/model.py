@@ -20,6 +20,11 @@ class AlertType(StrEnum):
     RECOVERED = "margin_recovered"
     WEBHOOK_DISABLED = "webhook_disabled"
     AUDIT_DISAGREED = "audit_disagreed"
+    RELAYER_HALTED = "relayer_halted"
+    PROVIDER_ACCUSED = "provider_accused"
+    EVENT_DISAGREED = "event_disagreed"
+    BOOKS_DIFFER = "books_differ"
+    BACKFILL_FAILED = "backfill_failed"
     CONTACT_CODE = "contact_code"
 
 
@@ -162,6 +167,8 @@ _ALL: Final = tuple(Channel)
 _URGENT: Final = Policy(
     must_acknowledge=True, steps=(Step(), Step(120, (USER,), _ALL)), repeat=5, repeat_seconds=300, window_seconds=300
 )
+#: What is wrong on our side, and is not worse an hour later.
+_OURS: Final = Policy(must_acknowledge=True, steps=(Step(), Step(300, (USER,), _ALL)), repeat=3, window_seconds=3_600)
 #: What holds where a tenant has decided nothing.
 POLICIES: Final[Mapping[AlertType, Policy]] = {
     AlertType.WARNING: Policy(window_seconds=3_600),
@@ -170,9 +177,12 @@ POLICIES: Final[Mapping[AlertType, Policy]] = {
     AlertType.DUE: _URGENT,
     AlertType.RECOVERED: Policy(window_seconds=0),
     AlertType.WEBHOOK_DISABLED: Policy(window_seconds=600),
-    AlertType.AUDIT_DISAGREED: Policy(
-        must_acknowledge=True, steps=(Step(), Step(300, (USER,), _ALL)), repeat=3, window_seconds=3_600
-    ),
+    AlertType.AUDIT_DISAGREED: _OURS,
+    AlertType.RELAYER_HALTED: _URGENT,
+    AlertType.PROVIDER_ACCUSED: Policy(window_seconds=3_600),
+    AlertType.EVENT_DISAGREED: _OURS,
+    AlertType.BOOKS_DIFFER: _OURS,
+    AlertType.BACKFILL_FAILED: Policy(),
     AlertType.CONTACT_CODE: Policy(window_seconds=0),
 }
 

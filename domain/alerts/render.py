@@ -220,5 +220,33 @@ EXAMPLES: Final[Mapping[AlertType, Mapping[str, Any]]] = {
     AlertType.RECOVERED: {"health_score": "1.612000", "threshold_breached": "1.5000"},
     AlertType.WEBHOOK_DISABLED: {"endpoint": "https://example.com/hooks", "reason": "failed for five days"},
     AlertType.AUDIT_DISAGREED: {"account": "alice", "told_level": "HEALTHY", "strict_level": "MARGIN_CALL"},
+    AlertType.RELAYER_HALTED: {
+        "relayer": "mainnet:0x5f4ec3df9cbd43714fe2740f5e3616155c5b8419",
+        "reason": "block 21000000 was final, and providers a and b have another one in its place",
+    },
+    AlertType.PROVIDER_ACCUSED: {
+        "chain": "mainnet",
+        "provider": "a",
+        "reason": "event 17 is missing between blocks 21000000 and 21000100",
+    },
+    AlertType.EVENT_DISAGREED: {
+        "relayer": "mainnet:0x5f4ec3df9cbd43714fe2740f5e3616155c5b8419",
+        "event": "Released",
+        "onchain_id": "0x9b1f…",
+        "reason": "the milestone is not approved",
+    },
+    AlertType.BOOKS_DIFFER: {
+        "relayer": "mainnet:0x5f4ec3df9cbd43714fe2740f5e3616155c5b8419",
+        "token": "0x0000000000000000000000000000000000000000",
+        "block": 21000000,
+        "unexplained": "-1000000000000000000",
+    },
+    AlertType.BACKFILL_FAILED: {
+        "job": "01a218cd-d24a-7672-8eb0-e907a7634772",
+        "name": "mainnet:0x5f4ec3df9cbd43714fe2740f5e3616155c5b8419",
+        "from_block": 20000000,
+        "to_block": 21000000,
+        "reason": "no provider of mainnet has those blocks",
+    },
     AlertType.CONTACT_CODE: {"code": "123456"},
 }

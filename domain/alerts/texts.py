@@ -41,6 +41,18 @@ _EN: Final = Language(
         "account": "Account",
         "told_level": "Told",
         "strict_level": "Computed",
+        "relayer": "Relayer",
+        "chain": "Chain",
+        "provider": "Provider",
+        "event": "Event",
+        "onchain_id": "Id on chain",
+        "token": "Token",
+        "block": "Block",
+        "unexplained": "Unexplained",
+        "job": "Job",
+        "name": "Name",
+        "from_block": "From block",
+        "to_block": "To block",
         "reason": "Reason",
     },
     advice={
@@ -97,6 +109,34 @@ _EN: Final = Language(
             " before you trust its alerts.",
             "AUDIT: a margin account was told wrong. Look at the book.",
         ),
+        AlertType.RELAYER_HALTED: Words(
+            "RELAYER HALTED: nothing of a chain is published",
+            "A relayer stopped by itself, since going on could have been wrong. Nothing of its chain is published or"
+            " settled until somebody has looked and resumed it.",
+            "RELAYER HALTED: $relayer stopped by itself. Nothing is published until it is resumed.",
+        ),
+        AlertType.PROVIDER_ACCUSED: Words(
+            "A provider of $chain gave an answer that cannot be true",
+            "A provider left something out, or contradicts the contract or the others. Others were asked instead, and"
+            " nothing wrong was kept; the provider is left alone for a while.",
+            "Provider $provider of $chain was caught in an untrue answer; others were asked.",
+        ),
+        AlertType.EVENT_DISAGREED: Words(
+            "A final event of a chain disagrees with our rules",
+            "An event of the contract is final, but the rules of this desk would not have done it. Its escrow is not"
+            " moved any more. Look at contract and escrow before anything else is done with it.",
+            "A final event of $relayer disagrees with our rules: $event.",
+        ),
+        AlertType.BOOKS_DIFFER: Words(
+            "BOOKS DIFFER: contract and ledger disagree",
+            "A contract's books and our ledger were compared at a final block. They differ by what nothing explains.",
+            "BOOKS DIFFER: $relayer and the ledger disagree by $unexplained.",
+        ),
+        AlertType.BACKFILL_FAILED: Words(
+            "A backfill failed",
+            "A backfill ended without having all of its blocks. What it had brought stays; it can be retried.",
+            "A backfill of $name failed; it can be retried.",
+        ),
         AlertType.CONTACT_CODE: Words(
             "Your code: $code",
             "Your code is $code. It is valid for 15 minutes. If you did not ask for it, you can ignore this message.",
@@ -115,6 +155,18 @@ _DE: Final = Language(
         "account": "Konto",
         "told_level": "Gesagt",
         "strict_level": "Berechnet",
+        "relayer": "Relayer",
+        "chain": "Chain",
+        "provider": "Anbieter",
+        "event": "Ereignis",
+        "onchain_id": "Kennung auf der Chain",
+        "token": "Token",
+        "block": "Block",
+        "unexplained": "Ungeklärt",
+        "job": "Auftrag",
+        "name": "Name",
+        "from_block": "Ab Block",
+        "to_block": "Bis Block",
         "reason": "Grund",
     },
     advice={
@@ -171,6 +223,36 @@ _DE: Final = Language(
             "Die Prüfung hat ein Margin-Konto neu berechnet und widerspricht dem, was seinem Inhaber zuletzt gesagt"
             " wurde. Sehen Sie nach dem Buch, bevor Sie seinen Meldungen trauen.",
             "PRÜFUNG: Ein Margin-Konto erhielt eine falsche Auskunft. Bitte nachsehen.",
+        ),
+        AlertType.RELAYER_HALTED: Words(
+            "RELAYER STEHT: Von einer Chain wird nichts veröffentlicht",
+            "Ein Relayer hat von selbst angehalten, weil es falsch sein könnte, weiterzumachen. Nichts von seiner Chain"
+            " wird veröffentlicht oder abgewickelt, bis jemand nachgesehen und ihn fortgesetzt hat.",
+            "RELAYER STEHT: $relayer hat von selbst angehalten. Bis zur Fortsetzung wird nichts veröffentlicht.",
+        ),
+        AlertType.PROVIDER_ACCUSED: Words(
+            "Ein Anbieter von $chain gab eine Antwort, die nicht wahr sein kann",
+            "Ein Anbieter hat etwas ausgelassen oder widerspricht dem Vertrag oder den anderen. Statt seiner wurden"
+            " andere gefragt, und nichts Falsches wurde übernommen; er bleibt eine Weile ungefragt.",
+            "Anbieter $provider von $chain gab eine unwahre Antwort; andere wurden gefragt.",
+        ),
+        AlertType.EVENT_DISAGREED: Words(
+            "Ein endgültiges Ereignis einer Chain widerspricht unseren Regeln",
+            "Ein Ereignis des Vertrags ist endgültig, aber die Regeln dieses Hauses hätten es nicht zugelassen. Das"
+            " Treuhandgeschäft wird nicht weiter bewegt. Sehen Sie Vertrag und Geschäft an, bevor etwas anderes folgt.",
+            "Ein endgültiges Ereignis von $relayer widerspricht unseren Regeln: $event.",
+        ),
+        AlertType.BOOKS_DIFFER: Words(
+            "BÜCHER UNEINS: Vertrag und Hauptbuch widersprechen sich",
+            "Die Bücher eines Vertrags wurden bei einem endgültigen Block mit dem Hauptbuch verglichen. Sie weichen um"
+            " einen Betrag ab, den nichts erklärt.",
+            "BÜCHER UNEINS: $relayer und Hauptbuch weichen um $unexplained ab.",
+        ),
+        AlertType.BACKFILL_FAILED: Words(
+            "Ein Nachladen ist gescheitert",
+            "Ein Nachladen endete, ohne alle seine Blöcke zu haben. Was es gebracht hat, bleibt; es kann wiederholt"
+            " werden.",
+            "Das Nachladen von $name ist gescheitert; es kann wiederholt werden.",
         ),
         AlertType.CONTACT_CODE: Words(
             "Ihr Code: $code",

@@ -5,6 +5,7 @@ from domain.chain.identity import consumer_id, source_namespace
 from domain.chain.model import (
     MAX_SEQUENCE,
     Block,
+    Books,
     ChainKind,
     Event,
     Fetched,
@@ -18,6 +19,7 @@ __all__ = [
     "CODES",
     "MAX_SEQUENCE",
     "Block",
+    "Books",
     "ChainKind",
     "Event",
     "Fetched",

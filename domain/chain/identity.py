@@ -21,6 +21,12 @@ def source_namespace(network: str, addresses: tuple[bytes, ...]) -> UUID:
     return uuid5(_CHAIN, ":".join([network, *(address.hex() for address in sorted(addresses))]))
 
 
+def relayer_id_of(chain: str, network: str, addresses: tuple[bytes, ...], *, contract: bool) -> str:
+    """The id of who follows them: the chain's name, as we call it, and the contract's address; for addresses of
+    interest, which may be many, what they have in common is the namespace of their events."""
+    return f"{chain}:0x{addresses[0].hex()}" if contract else f"{chain}:{source_namespace(network, addresses)}"
+
+
 def consumer_id(namespace: UUID, tx_hash: bytes, ordinal: int) -> UUID:
     """A version 5 UUID (RFC 9562, section 5.5) over transaction and ordinal."""
     return UUID(bytes=ConsumerIds(namespace).of(tx_hash, ordinal))

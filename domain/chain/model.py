@@ -116,6 +116,20 @@ class Fetched:
     whole: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a contract says of its money in one token as of one block, in the token's smallest unit.
+
+    ``balance`` is what the token says that it has, ``held`` what it holds for escrows, ``owed`` what it has credited to
+    accounts that have not withdrawn it yet. ``sequence`` is the number of its last event.
+    """
+
+    sequence: int
+    balance: int
+    held: int
+    owed: int
+
+
 class Settled(StrEnum):
     """What a finalized event came to.
 

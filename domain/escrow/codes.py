@@ -41,6 +41,7 @@ WHAT: Final = {
 
 #: Refusals of ``decide`` because of how things stand, or of how late it is.
 WHEN: Final = {
+    "escrow_on_chain": "a contract on a chain keeps the money: the parties ask the contract, and the desk follows",
     "escrow_closed": "the escrow is completed, refunded, cancelled or expired: nothing moves it any more",
     "escrow_holds_money": "money is held, so the escrow ends by release, refund or resolution, not by cancelling",
     "escrow_expired": "the expiry has passed: what was not approved or disputed by then returns to the buyer",

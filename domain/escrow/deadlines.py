@@ -27,7 +27,12 @@ class Deadline:
 
 
 def deadlines(escrow: Escrow) -> tuple[Deadline, ...]:
-    """Every deadline that would do something if nobody moved before it, soonest first."""
+    """Every deadline at which the desk's clock would do something if nobody moved before it, soonest first.
+
+    There is none of an escrow on a chain: no clock acts there, so anybody may pass a deadline, and the desk follows.
+    """
+    if escrow.terms.custody is not None:
+        return ()
     found = {due for milestone in escrow.milestones if (due := falls_due(escrow.terms, milestone)) is not None}
     return tuple(sorted(found, key=lambda due: (due.at, due.kind, due.position or 0)))
 

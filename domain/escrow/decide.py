@@ -13,14 +13,19 @@ from domain.escrow.model import CLOSED, Decision, Escrow, Role
 from domain.escrow.paying import pass_deadline, refund, release, resolve
 
 
-def decide(escrow: Escrow, command: Command, *, user_id: str | None, at: datetime) -> Decision:
+def decide(escrow: Escrow, command: Command, *, user_id: str | None, at: datetime, followed: bool = False) -> Decision:
     """What ``command`` does to ``escrow``, or a ``Refusal`` with one of ``CODES``.
 
-    ``user_id`` None is the system, which may do nothing but ``PassDeadline``. Refusals are decided in this order: who
-    asks, whether the escrow is open, then what is asked and whether its time has come.
+    ``user_id`` None is the system, which may do nothing but ``PassDeadline``. ``followed``: a chain carried it out at
+    that instant; nothing else moves an escrow whose money a chain keeps. Refusals are decided in this order: who asks,
+    of whom, whether the escrow is open, then what is asked and whether its time has come.
     """
+    if followed and escrow.terms.custody is None:
+        raise ValueError(f"escrow {escrow.escrow_id} is on no chain")
     role = _role(escrow, user_id)
     _check_role(escrow, command, role)
+    if escrow.terms.custody is not None and not followed:
+        raise Refusal("escrow_on_chain", f"escrow {escrow.terms.custody.onchain_id} is asked on its chain")
     if escrow.status in CLOSED:
         raise Refusal("escrow_closed", f"the escrow is {escrow.status}")
     draft = Draft(escrow, role, user_id or Role.SYSTEM, at)

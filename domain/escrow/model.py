@@ -81,6 +81,19 @@ class MilestoneTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class Custody:
+    """A contract on a chain that keeps the money and carries out what the parties ask of it; the desk follows.
+
+    ``relayer_id`` follows the contract, ``onchain_id`` is the escrow's id there and ``token`` what it is paid in, both
+    hexadecimal with ``0x``. There is one milestone and no fee.
+    """
+
+    relayer_id: str
+    onchain_id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What the parties agreed on.
 
@@ -88,6 +101,7 @@ class Terms:
     is funded, the seller's is taken out of what is released; both end on ``fee_account``.
     ``inspection_period_seconds`` runs from the moment a milestone is both funded and approved; at its end what is left
     is released. At ``expires_at`` whatever is funded but neither approved nor disputed returns to the buyer.
+    Without a ``custody`` the desk itself keeps the money.
     """
 
     asset: Asset
@@ -104,6 +118,7 @@ class Terms:
     expires_at: datetime | None = None
     reference: str | None = None
     description: str | None = None
+    custody: Custody | None = None
 
 
 @dataclass(frozen=True, slots=True)

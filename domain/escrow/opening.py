@@ -21,6 +21,10 @@ def open_escrow(escrow_id: UUID, terms: Terms, at: datetime) -> Decision:
     _check_fees(terms)
     _check_amounts(terms)
     _check_times(terms, at)
+    if terms.custody is not None and (
+        len(terms.milestones) != 1 or terms.buyer_fee_basis_points or terms.seller_fee_basis_points
+    ):
+        raise ValueError("an escrow on a chain has one milestone and no fees")
     milestones = tuple(
         Milestone(agreed.milestone_id, position, agreed.title, agreed.amount_minor)
         for position, agreed in enumerate(terms.milestones, start=1)

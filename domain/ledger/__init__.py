@@ -6,8 +6,11 @@ A posting is a set of legs that sum to zero per asset. What comes from or goes t
 
 from domain.ledger.decide import check, check_frozen, decide
 from domain.ledger.model import (
+    CHAIN_PREFIX,
     CODES,
+    CREDITING,
     LIMITED,
+    MIRRORED,
     NO_CONTROLS,
     REVERSIBLE,
     SYSTEM_EXTERNAL,
@@ -20,13 +23,30 @@ from domain.ledger.model import (
     Posting,
     Pot,
     TransactionKind,
+    chain_account,
     check_account_ref,
+    may_owe,
 )
-from domain.ledger.postings import deposit, merge, pay_from_hold, place_hold, reverse, transfer, withdrawal
+from domain.ledger.postings import (
+    credit_hold_id,
+    credit_on_chain,
+    deposit,
+    merge,
+    pay_from_hold,
+    place_hold,
+    place_on_chain,
+    reverse,
+    transfer,
+    withdraw_from_chain,
+    withdrawal,
+)
 
 __all__ = [
+    "CHAIN_PREFIX",
     "CODES",
+    "CREDITING",
     "LIMITED",
+    "MIRRORED",
     "NO_CONTROLS",
     "REVERSIBLE",
     "SYSTEM_EXTERNAL",
@@ -39,15 +59,21 @@ __all__ = [
     "Posting",
     "Pot",
     "TransactionKind",
+    "chain_account",
     "check",
     "check_account_ref",
     "check_frozen",
+    "credit_hold_id",
+    "credit_on_chain",
     "decide",
     "deposit",
+    "may_owe",
     "merge",
     "pay_from_hold",
     "place_hold",
+    "place_on_chain",
     "reverse",
     "transfer",
+    "withdraw_from_chain",
     "withdrawal",
 ]

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from domain.errors import Refusal
 from domain.ledger.model import (
     LIMITED,
+    MIRRORED,
     NO_CONTROLS,
-    SYSTEM_EXTERNAL,
     Balance,
     Controls,
     Freezes,
     Limits,
     Posting,
     Pot,
+    may_owe,
 )
 from domain.money import MAX_MINOR
 
@@ -60,7 +61,8 @@ def decide(
     posting money may be spent that arrives by it.
     """
     changes = check(posting)
-    check_frozen(controls.freezes, changes)
+    if posting.kind not in MIRRORED:
+        check_frozen(controls.freezes, changes)
     limited = posting.kind in LIMITED
     after: dict[tuple[str, str], Balance] = {}
     for key, (available, held) in changes.items():
@@ -91,7 +93,7 @@ def _check_balance(key: tuple[str, str], before: Balance, after: Balance) -> Non
     if after.held_minor < 0:
         taken = before.held_minor - after.held_minor
         raise Refusal("hold_exhausted", f"{account} has {before.held_minor} on hold in {asset}, not {taken}")
-    if after.available_minor < 0 and account != SYSTEM_EXTERNAL:
+    if after.available_minor < 0 and not may_owe(account):
         taken = before.available_minor - after.available_minor
         raise Refusal("insufficient_funds", f"{account} has {before.available_minor} available in {asset}, not {taken}")
 

@@ -14,6 +14,8 @@ from domain.ids import SYSTEM_PREFIX, USER_ID_RULE, is_user_id
 
 SYSTEM_EXTERNAL: Final = f"{SYSTEM_PREFIX}external"
 SYSTEM_FEES: Final = f"{SYSTEM_PREFIX}fees"
+#: What contracts on chains keep came in from outside through accounts that begin like this, one for each contract.
+CHAIN_PREFIX: Final = f"{SYSTEM_PREFIX}chain:"
 
 CODES: Final = {
     "account_ref_invalid": f"an account is named by its user's id: {USER_ID_RULE}",
@@ -58,6 +60,11 @@ class TransactionKind(StrEnum):
     ESCROW_REFUND = "escrow_refund"
     ESCROW_RESOLUTION = "escrow_resolution"
     REVERSAL = "reversal"
+    CHAIN_FUND = "chain_fund"
+    CHAIN_RELEASE = "chain_release"
+    CHAIN_REFUND = "chain_refund"
+    CHAIN_RESOLUTION = "chain_resolution"
+    CHAIN_WITHDRAWAL = "chain_withdrawal"
 
 
 REVERSIBLE: Final = frozenset({TransactionKind.DEPOSIT, TransactionKind.WITHDRAWAL})
@@ -73,6 +80,21 @@ LIMITED: Final = frozenset(
         TransactionKind.ESCROW_FUND,
     }
 )
+
+
+#: What a contract on a chain did. It has happened, so neither freeze nor limit undoes it; all of it is on holds, so
+#: nothing of it can be spent here.
+MIRRORED: Final = frozenset(
+    {
+        TransactionKind.CHAIN_FUND,
+        TransactionKind.CHAIN_RELEASE,
+        TransactionKind.CHAIN_REFUND,
+        TransactionKind.CHAIN_RESOLUTION,
+        TransactionKind.CHAIN_WITHDRAWAL,
+    }
+)
+#: What these set apart a contract owes to an account, whichever escrows it comes from.
+CREDITING: Final = MIRRORED - {TransactionKind.CHAIN_FUND, TransactionKind.CHAIN_WITHDRAWAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +161,16 @@ class Controls:
 
 
 NO_CONTROLS: Final = Controls()
+
+
+def chain_account(relayer_id: str) -> str:
+    """The account that stands for the outside of one contract: what it owes, the contract keeps."""
+    return f"{CHAIN_PREFIX}{relayer_id}"
+
+
+def may_owe(account: str) -> bool:
+    """Whether an account stands for the outside world: only such a one may be below zero."""
+    return account == SYSTEM_EXTERNAL or account.startswith(CHAIN_PREFIX)
 
 
 def check_account_ref(ref: str, *, field: str | None = None) -> str:

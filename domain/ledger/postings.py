@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from uuid import UUID
+from typing import Final
+from uuid import UUID, uuid5
 
 from domain.errors import Refusal
-from domain.ledger.model import REVERSIBLE, SYSTEM_EXTERNAL, Leg, Posting, Pot, TransactionKind, check_account_ref
+from domain.ledger.model import (
+    REVERSIBLE,
+    SYSTEM_EXTERNAL,
+    Leg,
+    Posting,
+    Pot,
+    TransactionKind,
+    chain_account,
+    check_account_ref,
+)
 from domain.money import MAX_MINOR
+
+_CREDITS: Final = UUID("0c6f2f3a-6f0e-5b0c-9a55-6c9f0f2b7f1d")
 
 
 def deposit(
@@ -104,6 +116,47 @@ def pay_from_hold(account: str, asset: str, payees: Mapping[str, int], *, hold_i
     return (
         *merge([Leg(account, asset, Pot.HELD, -sum(paid.values()), hold_id)]),
         *(Leg(payee, asset, Pot.AVAILABLE, amount_minor) for payee, amount_minor in paid.items()),
+    )
+
+
+def credit_hold_id(relayer_id: str, token: str, account: str) -> UUID:
+    """The hold of what a contract owes to an account in one token, until the account withdraws it."""
+    return uuid5(_CREDITS, f"{relayer_id}:{token}:{account}")
+
+
+def place_on_chain(relayer_id: str, account: str, asset: str, amount_minor: int, *, hold_id: UUID) -> tuple[Leg, ...]:
+    """Legs of money that came into a contract and is held there for an escrow."""
+    _check_amount(amount_minor)
+    return (
+        Leg(chain_account(relayer_id), asset, Pot.AVAILABLE, -amount_minor),
+        Leg(account, asset, Pot.HELD, amount_minor, hold_id),
+    )
+
+
+def credit_on_chain(
+    account: str, asset: str, payees: Mapping[str, tuple[UUID, int]], *, hold_id: UUID
+) -> tuple[Leg, ...]:
+    """Legs that turn what a contract holds for an escrow into what it owes: payee -> its hold and minor units.
+
+    It stays on a hold: the contract pays it out, so the desk must not pay it a second time.
+    """
+    paid = {payee: credit for payee, credit in payees.items() if credit[1] != 0}
+    for _, amount_minor in paid.values():
+        _check_amount(amount_minor)
+    return (
+        *merge([Leg(account, asset, Pot.HELD, -sum(amount_minor for _, amount_minor in paid.values()), hold_id)]),
+        *(Leg(payee, asset, Pot.HELD, amount_minor, credit_id) for payee, (credit_id, amount_minor) in paid.items()),
+    )
+
+
+def withdraw_from_chain(
+    relayer_id: str, account: str, asset: str, amount_minor: int, *, hold_id: UUID
+) -> tuple[Leg, ...]:
+    """Legs of money that left a contract."""
+    _check_amount(amount_minor)
+    return (
+        Leg(account, asset, Pot.HELD, -amount_minor, hold_id),
+        Leg(chain_account(relayer_id), asset, Pot.AVAILABLE, amount_minor),
     )
 
 

@@ -2,151 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+
+from domain.webhooks.chainkinds import CHAIN_KINDS
+from domain.webhooks.shapes import (
+    AMOUNT,
+    ANYTHING,
+    AT,
+    COUNT,
+    ID,
+    MAYBE,
+    MAYBE_AMOUNT,
+    MAYBE_ID,
+    TEXT,
+    YES,
+    EventKind,
+    data_of,
+)
+
+__all__ = ["KINDS", "TEST_TYPE", "EventKind"]
 
 #: What an endpoint gets when its owner asks for a test.
 TEST_TYPE: Final = "webhook.test"
 
 
-@dataclass(frozen=True, slots=True)
-class EventKind:
-    """A type of event. ``users`` are the fields of its data that name users; ``everybodys``: it happens to no tenant in
-    particular."""
-
-    type: str
-    description: str
-    schema: Mapping[str, Any]
-    users: tuple[str, ...] = ()
-    everybodys: bool = False
-
-
-_TEXT: Final = {"type": "string"}
-_MAYBE: Final = {"type": ["string", "null"]}
-_COUNT: Final = {"type": "integer"}
-_YES: Final = {"type": "boolean"}
-_ID: Final = {"type": "string", "format": "uuid"}
-_MAYBE_ID: Final = {"type": ["string", "null"], "format": "uuid"}
-_AT: Final = {"type": "string", "format": "date-time"}
-_AMOUNT: Final = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}
-_MAYBE_AMOUNT: Final = {"type": ["string", "null"], "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}
-_ANYTHING: Final[Mapping[str, Any]] = {}
-
-
-def _data(optional: Mapping[str, Any] | None = None, /, **required: Mapping[str, Any]) -> dict[str, Any]:
-    names = [name.rstrip("_") for name in required]
-    properties = dict(zip(names, required.values(), strict=True)) | dict(optional or {})
-    return {"type": "object", "required": names, "properties": properties, "additionalProperties": True}
-
-
-_ESCROW: Final = _data(
-    {"milestone": _COUNT, "amount": _AMOUNT, "role": _TEXT, "reason": _TEXT},
-    escrow_id=_ID,
-    reference=_MAYBE,
-    status=_TEXT,
-    version=_COUNT,
-    asset=_TEXT,
-    buyer=_TEXT,
-    seller=_TEXT,
-    transactions={"type": "object", "additionalProperties": _TEXT},
+_ESCROW: Final = data_of(
+    {"milestone": COUNT, "amount": AMOUNT, "role": TEXT, "reason": TEXT},
+    escrow_id=ID,
+    reference=MAYBE,
+    status=TEXT,
+    version=COUNT,
+    asset=TEXT,
+    buyer=TEXT,
+    seller=TEXT,
+    transactions={"type": "object", "additionalProperties": TEXT},
 )
-_POSTED: Final = _data(
-    {"counterparty": _TEXT, "chain_id": _ID, "reverses_id": _MAYBE_ID},
-    transaction_id=_ID,
-    account=_TEXT,
-    asset=_TEXT,
-    amount=_AMOUNT,
-    reference=_MAYBE,
+_POSTED: Final = data_of(
+    {"counterparty": TEXT, "chain_id": ID, "reverses_id": MAYBE_ID},
+    transaction_id=ID,
+    account=TEXT,
+    asset=TEXT,
+    amount=AMOUNT,
+    reference=MAYBE,
 )
-_TRANSFER: Final = _data(
-    transfer_id=_ID,
-    from_=_TEXT,
-    to=_TEXT,
-    asset=_TEXT,
-    amount=_AMOUNT,
-    status=_TEXT,
-    posted=_MAYBE_AMOUNT,
-    reference=_MAYBE,
-    expires_at=_AT,
-    transaction_id=_ID,
+_TRANSFER: Final = data_of(
+    transfer_id=ID,
+    from_=TEXT,
+    to=TEXT,
+    asset=TEXT,
+    amount=AMOUNT,
+    status=TEXT,
+    posted=MAYBE_AMOUNT,
+    reference=MAYBE,
+    expires_at=AT,
+    transaction_id=ID,
 )
-_COMMAND: Final = _data(
-    command_id=_TEXT,
-    kind=_TEXT,
-    status=_TEXT,
-    code=_MAYBE,
-    reason=_MAYBE,
-    account_ref=_TEXT,
-    counterparty_ref=_MAYBE,
-    asset_symbol=_TEXT,
-    amount=_AMOUNT,
-    escrow_id=_MAYBE_ID,
-    transaction_id=_MAYBE_ID,
+_COMMAND: Final = data_of(
+    command_id=TEXT,
+    kind=TEXT,
+    status=TEXT,
+    code=MAYBE,
+    reason=MAYBE,
+    account_ref=TEXT,
+    counterparty_ref=MAYBE,
+    asset_symbol=TEXT,
+    amount=AMOUNT,
+    escrow_id=MAYBE_ID,
+    transaction_id=MAYBE_ID,
 )
-_MARGIN: Final = _data(
-    user_id=_TEXT,
+_MARGIN: Final = data_of(
+    user_id=TEXT,
     severity={"enum": ["low", "medium", "high", "critical"]},
-    status=_TEXT,
-    health_score=_MAYBE_AMOUNT,
-    previous_health_score=_MAYBE_AMOUNT,
-    threshold_breached=_AMOUNT,
-    message=_TEXT,
-    collateral_usd=_AMOUNT,
-    borrow_usd=_AMOUNT,
+    status=TEXT,
+    health_score=MAYBE_AMOUNT,
+    previous_health_score=MAYBE_AMOUNT,
+    threshold_breached=AMOUNT,
+    message=TEXT,
+    collateral_usd=AMOUNT,
+    borrow_usd=AMOUNT,
     recommendations={"type": "array", "items": {"type": "object"}},
-    snapshot_id=_ID,
+    snapshot_id=ID,
 )
-_FREEZE: Final = _data(freeze_id=_ID, scope=_TEXT, ref=_MAYBE, reason=_TEXT)
-_RECONCILED: Final = _data(
-    {"areas": {"type": "object"}, "share_explained": _MAYBE},
-    run_id=_ID,
-    full=_YES,
-    checked=_COUNT,
-    explained=_COUNT,
-    unexplained=_COUNT,
+_FREEZE: Final = data_of(freeze_id=ID, scope=TEXT, ref=MAYBE, reason=TEXT)
+_RECONCILED: Final = data_of(
+    {"areas": {"type": "object"}, "share_explained": MAYBE},
+    run_id=ID,
+    full=YES,
+    checked=COUNT,
+    explained=COUNT,
+    unexplained=COUNT,
 )
-_DIFFERENCE: Final = _data(
-    finding_id=_ID,
-    run_id=_ID,
-    code=_TEXT,
-    subject=_TEXT,
-    part=_MAYBE,
-    asset=_MAYBE,
-    expected=_MAYBE,
-    actual=_MAYBE,
-    detail=_TEXT,
+_DIFFERENCE: Final = data_of(
+    finding_id=ID,
+    run_id=ID,
+    code=TEXT,
+    subject=TEXT,
+    part=MAYBE,
+    asset=MAYBE,
+    expected=MAYBE,
+    actual=MAYBE,
+    detail=TEXT,
 )
-_PRICE: Final = _data(
-    {"sources": {"type": "array"}, "reason": _MAYBE, "confirmed": _YES, "as_of": _AT},
-    tick=_COUNT,
-    asset=_TEXT,
-    mid=_MAYBE_AMOUNT,
-    low=_MAYBE_AMOUNT,
-    high=_MAYBE_AMOUNT,
-    quality=_TEXT,
+_PRICE: Final = data_of(
+    {"sources": {"type": "array"}, "reason": MAYBE, "confirmed": YES, "as_of": AT},
+    tick=COUNT,
+    asset=TEXT,
+    mid=MAYBE_AMOUNT,
+    low=MAYBE_AMOUNT,
+    high=MAYBE_AMOUNT,
+    quality=TEXT,
 )
 
-_ALERT: Final = _data(
+_ALERT: Final = data_of(
     {
-        "occurrences": _COUNT,
-        "margin_event_id": _MAYBE_ID,
-        "ended": _MAYBE,
-        "cause": _ID,
-        "by": _TEXT,
-        "via": _TEXT,
-        "delivery": _COUNT,
-        "channel": _TEXT,
-        "vendor": _TEXT,
-        "said": _TEXT,
+        "occurrences": COUNT,
+        "margin_event_id": MAYBE_ID,
+        "ended": MAYBE,
+        "cause": ID,
+        "by": TEXT,
+        "via": TEXT,
+        "delivery": COUNT,
+        "channel": TEXT,
+        "vendor": TEXT,
+        "said": TEXT,
     },
-    notification_id=_ID,
-    user_id=_TEXT,
-    alert_type=_TEXT,
-    severity=_TEXT,
-    status=_TEXT,
+    notification_id=ID,
+    user_id=TEXT,
+    alert_type=TEXT,
+    severity=TEXT,
+    status=TEXT,
 )
-_CONTACT: Final = _data(contact_id=_ID, user_id=_TEXT, channel=_TEXT)
+_CONTACT: Final = data_of(contact_id=ID, user_id=TEXT, channel=TEXT)
 
 _PARTIES: Final = ("buyer", "seller")
 _ACCOUNTS: Final = ("account", "counterparty")
@@ -177,7 +163,7 @@ KINDS: Final[tuple[EventKind, ...]] = (
     EventKind(
         "commands.received",
         "Settlement commands were taken",
-        _data(count=_COUNT, first_sequence=_COUNT, last_sequence=_COUNT),
+        data_of(count=COUNT, first_sequence=COUNT, last_sequence=COUNT),
     ),
     EventKind("command.settled", "A command was carried out", _COMMAND, ("account_ref", "counterparty_ref")),
     EventKind("command.rejected", "A rule said no to a command", _COMMAND, ("account_ref", "counterparty_ref")),
@@ -190,18 +176,18 @@ KINDS: Final[tuple[EventKind, ...]] = (
     EventKind(
         "margin.settings_set",
         "The tenant decided anew about margin",
-        _data(escrow_collateral={"type": "object", "properties": {"before": _TEXT, "after": _TEXT}}),
+        data_of(escrow_collateral={"type": "object", "properties": {"before": TEXT, "after": TEXT}}),
     ),
     EventKind(
         "margin.audit_disagreed",
         "The auditor found that a user was told wrong",
-        _data(
-            user_id=_TEXT,
-            told_level=_TEXT,
-            strict_level=_TEXT,
-            rearmed_level=_TEXT,
-            price_tick=_COUNT,
-            parameter_version=_COUNT,
+        data_of(
+            user_id=TEXT,
+            told_level=TEXT,
+            strict_level=TEXT,
+            rearmed_level=TEXT,
+            price_tick=COUNT,
+            parameter_version=COUNT,
         ),
         ("user_id",),
     ),
@@ -225,21 +211,21 @@ KINDS: Final[tuple[EventKind, ...]] = (
     EventKind("contact.code_sent", "A contact was sent another code", _CONTACT, ("user_id",)),
     EventKind("contact.verified", "A contact's code came back: it is used from now on", _CONTACT, ("user_id",)),
     EventKind("contact.removed", "A contact is used no more", _CONTACT, ("user_id",)),
-    EventKind("preferences.set", "What a user wants to hear of, and when", _data(user_id=_TEXT), ("user_id",)),
-    EventKind("policy.set", "How alerts of a type climb", _data(alert_type=_TEXT)),
-    EventKind("policy.reset", "Alerts of a type climb as the house has it", _data(alert_type=_TEXT)),
+    EventKind("preferences.set", "What a user wants to hear of, and when", data_of(user_id=TEXT), ("user_id",)),
+    EventKind("policy.set", "How alerts of a type climb", data_of(alert_type=TEXT)),
+    EventKind("policy.reset", "Alerts of a type climb as the house has it", data_of(alert_type=TEXT)),
     EventKind("freeze.placed", "An operator stopped an account, an asset or everything", _FREEZE, ("ref",)),
     EventKind("freeze.lifted", "What was stopped may move again", _FREEZE, ("ref",)),
     EventKind(
         "account.limits_set",
         "An operator set the limits of an account",
-        _data(
+        data_of(
             {"before": {"type": "object"}},
-            account=_TEXT,
-            asset=_TEXT,
-            min_available=_MAYBE_AMOUNT,
-            max_balance=_MAYBE_AMOUNT,
-            max_debit=_MAYBE_AMOUNT,
+            account=TEXT,
+            asset=TEXT,
+            min_available=MAYBE_AMOUNT,
+            max_balance=MAYBE_AMOUNT,
+            max_debit=MAYBE_AMOUNT,
         ),
         ("account",),
     ),
@@ -247,20 +233,21 @@ KINDS: Final[tuple[EventKind, ...]] = (
     EventKind(
         "prices.ticked",
         "Prices were refreshed",
-        _data(tick=_COUNT, assets={"type": "array", "items": _TEXT}),
+        data_of(tick=COUNT, assets={"type": "array", "items": TEXT}),
         everybodys=True,
     ),
     EventKind(
         "webhook.disabled",
         "Nothing is sent to an endpoint any more",
-        _data(
+        data_of(
             {"failing_since": {"type": ["string", "null"], "format": "date-time"}},
-            subscription_id=_ID,
-            url=_TEXT,
+            subscription_id=ID,
+            url=TEXT,
             reason={"enum": ["gone", "failing", "asked"]},
-            owner=_MAYBE,
+            owner=MAYBE,
         ),
         ("owner",),
     ),
-    EventKind(TEST_TYPE, "Its owner asked for a test", _data(message=_TEXT, asked_for=_ANYTHING)),
+    *CHAIN_KINDS,
+    EventKind(TEST_TYPE, "Its owner asked for a test", data_of(message=TEXT, asked_for=ANYTHING)),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -16,9 +17,33 @@ from tests.api.caller import Caller
 from tests.desk import TASK_QUEUE
 from tools.local.temporal import TemporalDevServer
 
+CHAINS = """
+[chains.dev]
+kind = "evm"
+chain_id = 31337
+lag_blocks_max = 20
+lag_seconds_max = 300
+providers = [{name = "one", url = "http://127.0.0.1:9"}]
+tokens = {"0x0000000000000000000000000000000000000000" = {asset = "ETH", decimals = 18}}
+
+[chains.ltc]
+kind = "utxo"
+genesis_hash = "530827f38f93b43ed12af0b3ad25a288dc02ed74d6d7857862df51fc56c416f9"
+asset = "LTC"
+providers = [{name = "one", url = "http://127.0.0.1:9"}]
+"""
+
 
 @pytest.fixture(scope="session")
-def settings(database_url: str, temporal_server: TemporalDevServer) -> ApiSettings:
+def chains_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two chains; nobody is at their nodes' addresses."""
+    file = tmp_path_factory.mktemp("chains") / "chains.toml"
+    file.write_text(CHAINS)
+    return file
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str, temporal_server: TemporalDevServer, chains_file: Path) -> ApiSettings:
     """Settings for the run's servers."""
     return ApiSettings(
         database_url=database_url,
@@ -26,6 +51,7 @@ def settings(database_url: str, temporal_server: TemporalDevServer) -> ApiSettin
         temporal_task_queue=TASK_QUEUE,
         database_pool_size=10,
         outward_allow="127.0.0.0/8",
+        chains_file=chains_file,
     )
 
 

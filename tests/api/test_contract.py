@@ -54,6 +54,9 @@ async def test_no_fault_and_no_undocumented_answer(
 ) -> None:
     async with served(settings) as (server, url):
         service = await Caller(server.config.loaded_app, tenant, tenants_engine, None).key_for()
+        contract = {"chain": "dev", "contract": f"0x{tenant.hex}00000000", "start_block": 100}
+        relayer = ok(await service.post("chain/relayers", contract), 201)["relayer_id"]
+        (tmp_path / "schemathesis.toml").write_text(f'[parameters]\n"path.relayer_id" = "{relayer}"\n')
         # It would revoke the key that it uses.
         await schemathesis(url, service.key or "", tmp_path, "--max-examples=4", "--exclude-operation-id=revoke_key")
         await schemathesis(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from api import problems
-from domain import controls, transfers
+from domain import chain, controls, transfers
 from domain import ledger as ledger_rules
 from domain.escrow.codes import OPENING, WHAT, WHEN, WHO
 
@@ -36,6 +36,10 @@ ABOUT_INPUT = {
     "shares_out_of_order",
     "webhook_url_refused",
     "window_too_short",
+    "chain_unknown",
+    "address_invalid",
+    "addresses_invalid",
+    "block_range_invalid",
     "event_type_unknown",
     "event_types_missing",
     "header_not_allowed",
@@ -135,4 +139,4 @@ def test_the_rules_codes_are_all_placed() -> None:
     assert set(WHEN) <= listed
     assert set(WHO) <= listed
     assert set(ledger_rules.CODES) <= listed | ABOUT_INPUT | NEVER_SEEN
-    assert set(transfers.CODES) | set(controls.CODES) <= listed | ABOUT_INPUT
+    assert set(transfers.CODES) | set(controls.CODES) | set(chain.CODES) <= listed | ABOUT_INPUT

@@ -13,7 +13,7 @@ from web3 import Web3
 from web3._utils.method_formatters import log_entry_formatter
 
 from activities.vendors.evmlogs import Log, LogDecoder
-from activities.vendors.rpc import decoder
+from activities.vendors.rpc import Rpc
 from domain.chain import Event
 from kit.build import ROOT
 from kit.evm import decode, interface
@@ -60,9 +60,11 @@ def _speed(work: Callable[[], None], events: int) -> float:
 
 def _ours(answers: Sequence[bytes], kept: list[Event]) -> None:
     """As they are worked off: an answer's events are gone when the next one comes. Those of the first are kept."""
-    parser, read = decoder(list[Log]), LogDecoder()
+    rpc, read = Rpc("http://nobody.example/", timeout_seconds=1, max_body_bytes=0), LogDecoder()
     for answer in answers:
-        events = read.events(parser.decode(answer).result, CONTRACT, 0, 2**40)
+        (logs,) = rpc.results(1, ["eth_getLogs"], list[Log], 200, None, answer)
+        assert isinstance(logs, list)
+        events = read.events(logs, CONTRACT, 0, 2**40)
         if not kept:
             kept += events
 

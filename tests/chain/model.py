@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from activities.chain.ports import ChainDesk, Forked, Lane, ProviderHealth
-from domain.chain import Block, Event, Fetched, Head, Source
+from domain.chain import Block, Books, Event, Fetched, Head, Source
 from domain.errors import Unavailable
 
 BEGAN = 1_700_000_000
@@ -131,6 +131,10 @@ class ModelDesk:
 
     async def counter(self, source: Source, block: Block, lane: Lane) -> int | None:
         return self.chain.sequence_at(block.number)
+
+    async def books(self, source: Source, token: bytes, block: Block, lane: Lane) -> Books | None:
+        """None: its contract holds no money."""
+        return None
 
     def health(self) -> Sequence[ProviderHealth]:
         return [ProviderHealth("model", "ok", datetime.now(UTC), None, None, None, 0, 0, None)]

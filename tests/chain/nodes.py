@@ -9,7 +9,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from activities.chain.ports import ChainFault, FaultKind
-from domain.chain import Block, ChainKind, Event, Head, Source
+from domain.chain import Block, Books, ChainKind, Event, Head, Source
 
 NETWORK = "eip155:31337"
 ADDRESS = bytes(range(20))
@@ -180,6 +180,13 @@ class Node:
         if block.number < self.state_from:
             raise ChainFault(FaultKind.NO_STATE, "no state that old")
         return self._counted(mined.counter)
+
+    async def books(self, source: Source, token: bytes, block: Block) -> Books | None:
+        await self._begin("books")
+        mined = self._mined(block.number)
+        if block.number < self.state_from:
+            raise ChainFault(FaultKind.NO_STATE, "no state that old")
+        return Books(self._counted(mined.counter), 3, 1, 2)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -34,6 +34,13 @@ async def follow(engine: AsyncEngine, tenant: UUID) -> None:
                 "at": instant_of(BEGAN),
             },
         )
+        for statement in (
+            "INSERT INTO chain_credits (tenant_id, hold_id, relayer_id, token, account)"
+            " VALUES (:tenant, :tenant, 'populated', '0x00', '0x01')",
+            "INSERT INTO chain_books (source_id, tenant_id, token, block_number, sequence, balance, held, owed,"
+            " ledger_held, ledger_owed, parts) VALUES (:source, :tenant, '\\x00', 1, 0, 0, 0, 0, 0, 0, '[]')",
+        ):
+            await connection.execute(text(statement), {"source": source.source_id, "tenant": tenant})
 
 
 async def fetch(engine: AsyncEngine, tenant: UUID) -> None:

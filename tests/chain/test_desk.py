@@ -13,9 +13,10 @@ from activities.chain.desk import Desk
 from activities.chain.pool import Patience, Provider
 from activities.chain.ports import FaultKind as Kind
 from activities.chain.ports import Forked, Lane
-from domain.chain import Block, Event
+from domain.chain import Block, Books, Event
 from domain.errors import Unavailable
 from tests.chain.nodes import (
+    ADDRESS,
     NETWORK,
     Cutting,
     Inflating,
@@ -280,6 +281,8 @@ async def test_without_state_another_is_asked_for_the_counter() -> None:
     block = CHAIN.mined[5].block
     assert await one.counter(SOURCE, block, Lane.JOB) == 5
     assert await desk(pruned).counter(SOURCE, block, Lane.JOB) is None
+    assert await one.books(SOURCE, ADDRESS, block, Lane.JOB) == Books(5, 3, 1, 2)
+    assert await desk(pruned).books(SOURCE, ADDRESS, block, Lane.JOB) is None
     fetched = await desk(pruned).fetch(SOURCE, 0, 20, Lane.JOB, after=None, after_sequence=0)
     assert fetched.counter is None
     assert len(fetched.events) == 20

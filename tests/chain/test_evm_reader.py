@@ -10,7 +10,7 @@ import pytest
 
 from activities.chain.ports import ChainFault, FaultKind
 from activities.vendors.evm import EvmReader
-from domain.chain import Source
+from domain.chain import Books, Source
 from kit.evm import decode, interface
 from tests.anvil import running
 from tests.chain.reading import contract_source
@@ -86,6 +86,9 @@ async def test_heads_headers_and_counters_are_the_nodes_own(desk: Desk, source: 
         last = [event.sequence for event in events if event.block_number <= block.number]
         # The contract stands from block 1 on.
         assert await reader.counter(source, block) == ((last or [0])[-1] if block.number else None)
+    said, told = await reader.books(source, bytes(20), head.latest), desk.books()
+    assert said == Books(told.sequence, told.balance, told.held, told.owed)
+    assert await reader.books(source, bytes(20), blocks[0]) is None
 
 
 async def test_a_block_that_is_not_there_is_behind(desk: Desk, source: Source, reader: EvmReader) -> None:

@@ -170,7 +170,6 @@ async def test_a_row_for_another_tenant_is_refused(
     assert set(tenant_tables) - set(writable) == {
         "backfill_chunks",
         "chain_blocks",
-        "chain_escrows",
         "chain_events",
         "chain_reorgs",
         "mailbox_messages",

@@ -31,6 +31,11 @@ SEVERITY = {
     AlertType.RECOVERED: Severity.LOW,
     AlertType.WEBHOOK_DISABLED: Severity.MEDIUM,
     AlertType.AUDIT_DISAGREED: Severity.HIGH,
+    AlertType.RELAYER_HALTED: Severity.CRITICAL,
+    AlertType.PROVIDER_ACCUSED: Severity.MEDIUM,
+    AlertType.EVENT_DISAGREED: Severity.HIGH,
+    AlertType.BOOKS_DIFFER: Severity.CRITICAL,
+    AlertType.BACKFILL_FAILED: Severity.MEDIUM,
     AlertType.CONTACT_CODE: Severity.LOW,
 }
 #: Contacts have the number of their channel as id.

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.stack import CommandLine, pids_in_file, running
+from tests.npm.programs import anvil
 from tools.local.http import http_ok
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.process import wait_until
@@ -54,6 +55,26 @@ def test_the_demo_plays_and_the_books_balance(up: CommandLine) -> None:
     assert "the escrow is completed" in told
     assert "balanced: everything that came in is with somebody" in told
     with up.http() as client:
+        assert client.get("/api/v1/ledger/trial-balance").json()["balanced"] is True
+
+
+def test_the_main_job_on_a_chain_through_a_reorganisation(up: CommandLine) -> None:
+    anvil()
+    told = up.run("demo-chain")
+    assert "back to block" in told
+    assert "MARGIN CALL" in told
+    assert "16 events, none missing, none twice" in told
+    assert "0.2 ETH are in the contract, and in the ledger's mirror of it" in told
+    with up.http() as client:
+        (relayer,) = client.get("/api/v1/chain/relayers").json()["items"]
+        assert (relayer["status"], relayer["cursor"]["last_sequence"]) == ("paused", 16)
+        found = client.get("/api/v1/chain/events", params={"orphans": "include", "limit": 200}).json()["items"]
+        stands = [event for event in found if event["canonical"]]
+        assert sorted(event["sequence"] for event in stands) == list(range(1, 17))
+        assert {event["outcome"] for event in stands} == {"settled"}
+        left = {event["consumer_id"] for event in found if not event["canonical"]}
+        assert len(left) == 3
+        assert left <= {event["consumer_id"] for event in stands}, "the same transactions, mined again"
         assert client.get("/api/v1/ledger/trial-balance").json()["balanced"] is True
 
 
@@ -105,22 +126,7 @@ def test_what_dies_is_restarted_and_logged(up: CommandLine, role: str) -> None:
         assert answered.is_success, answered.text
 
 
-def test_another_one_runs_beside_it(up: CommandLine, tmp_path: Path) -> None:
-    with running(CommandLine(tmp_path / "home")) as other:
-        mine, theirs = up.stack, other.stack
-        assert other.ready()
-        assert up.ready()
-        assert mine.api_url != theirs.api_url
-        assert mine.temporal_address != theirs.temporal_address
-        assert mine.database_url != theirs.database_url
-        with other.http() as client:
-            assert client.get("/api/v1/accounts/alice/balances").json().get("items", []) == []
-            key = {"X-API-Key": client.headers["X-API-Key"]}
-        assert httpx.get(f"{mine.api_url}/api/v1/escrows", headers=key, timeout=10).status_code == 401
-    assert up.ready()
-
-
-def test_servers_of_ones_own_are_used_instead(tmp_path: Path) -> None:
+def test_another_one_runs_beside_it_on_servers_of_ones_own(up: CommandLine, tmp_path: Path) -> None:
     with (
         EmbeddedPostgres(tmp_path / "pg", database="elsewhere") as postgres,
         TemporalDevServer(None, tmp_path / "temporal.log") as temporal,
@@ -137,6 +143,13 @@ def test_servers_of_ones_own_are_used_instead(tmp_path: Path) -> None:
             assert commands.stack.temporal_address == temporal.address
             assert commands.stack.temporal_ui_url == temporal.ui_url
             assert commands.ready()
+            assert up.ready()
+            assert up.stack.api_url != commands.stack.api_url
+            with commands.http() as client:
+                assert client.get("/api/v1/accounts/alice/balances").json().get("items", []) == []
+                key = {"X-API-Key": client.headers["X-API-Key"]}
+            assert httpx.get(f"{up.stack.api_url}/api/v1/escrows", headers=key, timeout=10).status_code == 401
         assert not (commands.home.root / "postgres").exists()
         assert postgres.ready()
         assert temporal.ready()
+    assert up.ready()

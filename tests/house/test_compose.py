@@ -116,6 +116,7 @@ def test_every_command_of_ours_runs_with_just_the_rights_it_has(tmp_path: Path) 
             "/seal/": f"{tmp_path}/",
             "/checkpoints": f"{tmp_path}/checkpoints",
             "/prices/": f"{tmp_path}/",
+            "/chains.toml": str(ROOT / "deploy" / "chains.toml"),
         }
         ports = {"API_PORT": str(api_port), "WORKER_HEALTH_PORT": str(health_port)}
         native = Native(SERVICES, places, tmp_path / "guard", ports)

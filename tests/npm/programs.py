@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import pytest
 
+from tools.local.anvil import anvil_program
+
 FOLDER = Path(__file__).parent
 
 
@@ -24,14 +26,8 @@ def node(package: str) -> str:
 
 
 def anvil() -> Path:
-    """The program of a chain of one's own: the binary itself, so that ending it ends it. Skips and fails as ``node``
-    does."""
-    packages = FOLDER / "node_modules" / "@foundry-rs"
-    # With a Node below 20 npm passes over the platform's own package, and anvil fetches the binary into its own.
-    found = [*packages.glob("anvil-*/bin/anvil"), *packages.glob("anvil/anvil")]
-    if not found:
-        _without("@foundry-rs/anvil is not installed (npm ci --prefix tests/npm)")
-    return found[0]
+    """The program of a chain of one's own. Skips and fails as ``node`` does."""
+    return anvil_program() or _without("@foundry-rs/anvil is not installed (npm ci --prefix tests/npm)")
 
 
 def _without(what: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -18,7 +19,7 @@ from db.alerts.notifications import Stored
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
-from db.outbox import MARGIN_TOPIC, OutboxEvent
+from db.outbox import MARGIN_TOPIC, SETTLEMENT_TOPIC, OutboxEvent
 from domain.alerts.model import OPERATORS, Channel, DeliveryState, Ending, Policy, Severity, Status, Step
 from domain.errors import Refusal
 from domain.ids import alert_workflow_id
@@ -271,6 +272,77 @@ async def test_what_the_auditor_found_is_told_to_the_operators(alerting: Alertin
     [mail] = await alerting.box()
     assert mail.address == "ops@example.com"
     assert "Account: alice\nTold: HEALTHY\nComputed: MARGIN_CALL" in mail.body
+
+
+@pytest.mark.parametrize(
+    ("type_", "severity", "said", "words"),
+    [
+        (
+            "chain.relayer_halted",
+            "critical",
+            {"relayer_id": "dev:0xaa", "reason": "block 7 was final"},
+            "Relayer: dev:0xaa\nReason: block 7 was final",
+        ),
+        (
+            "chain.provider_accused",
+            "medium",
+            {"chain": "dev", "provider": "a", "reason": "event 3 is missing", "relayer_id": None},
+            "Chain: dev\nProvider: a\nReason: event 3 is missing",
+        ),
+        (
+            "chain.event_disagreed",
+            "high",
+            {
+                "relayer_id": "dev:0xaa",
+                "consumer_id": "01a218cd-d24a-7672-8eb0-e907a7634772",
+                "kind": "Released",
+                "subject": "0x0e",
+                "code": "milestone_not_approved",
+                "reason": "it is not approved",
+            },
+            "Relayer: dev:0xaa\nEvent: Released\nId on chain: 0x0e\nReason: it is not approved",
+        ),
+        (
+            "chain.books_differ",
+            "critical",
+            {
+                "relayer_id": "dev:0xaa",
+                "token": "0x00",
+                "block_number": 9,
+                **dict.fromkeys(("balance", "held", "owed", "ledger_held", "ledger_owed", "explained"), "0"),
+                "unexplained": "-1",
+                "detail": {},
+            },
+            "Relayer: dev:0xaa\nToken: 0x00\nBlock: 9\nUnexplained: -1",
+        ),
+        (
+            "backfill.failed",
+            "medium",
+            {
+                "job_id": "01a218cd-d24a-7672-8eb0-e907a7634772",
+                "name": "dev:0xaa",
+                "from_block": 1,
+                "to_block": 9,
+                "covered_blocks": 3,
+                "events_written": 0,
+                "error": "nobody has those blocks",
+            },
+            "Name: dev:0xaa\nFrom block: 1\nTo block: 9\nReason: nobody has those blocks",
+        ),
+    ],
+)
+async def test_operators_are_told_of_chains(
+    alerting: Alerting, type_: str, severity: str, said: dict[str, Any], words: str
+) -> None:
+    await alerting.contact(Channel.EMAIL, "ops@example.com", user=OPERATORS)
+    event = OutboxEvent(new_id(), SETTLEMENT_TOPIC, type_, "relayer:dev:0xaa", now(), said)
+    async with tenant_transaction(alerting.engine, alerting.tenant) as connection:
+        await outbox.append(connection, alerting.tenant, [event])
+    Doorbell(alerting.engine).ring()
+    [found] = await alerting.until(all_delivered)
+    assert (found.alert.user_id, found.alert.severity) == (OPERATORS, severity)
+    [mail] = await alerting.box()
+    assert words in mail.body
 
 
 async def test_an_event_that_cannot_be_read_holds_up_nobody(alerting: Alerting, engine: AsyncEngine) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from temporalio.client import ScheduleActionStartWorkflow, ScheduleOverlapPolicy
 
 from tests.desk import TASK_QUEUE
+from workflows.chain.reconciliation import BooksSweep
 from workflows.prices import RefreshPrices
 from workflows.reconciliation import Sweep
 from workflows.schedules import schedules
@@ -28,6 +29,8 @@ def test_every_schedule_has_its_workflow_and_its_pace() -> None:
         "webhook-watch": ("WebhookWatchWorkflow", MINUTE),
         "backfill-watch": ("BackfillWatchWorkflow", MINUTE),
         "backfill-retention": ("BackfillRetentionWorkflow", DAY),
+        "chain-settlement-watch": ("ChainSettlementWatchWorkflow", MINUTE),
+        "chain-reconciliation": ("ChainReconciliationWorkflow", BooksSweep(), HOUR),
         "relayer-watch": ("RelayerWatchWorkflow", MINUTE),
         "book-watch": ("BookWatchWorkflow", MINUTE),
         "book-audit": ("BookAuditWorkflow", 15 * MINUTE),

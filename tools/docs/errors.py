@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from api.problems import FIELD_CODES, status_of
 from domain import controls, escrow, identity, ledger, money, settlement, transfers
 from domain.alerts import codes as alert_codes
+from domain.chain import codes as chain_codes
 from domain.margin import codes as margin_codes
 from domain.webhooks import codes as webhook_codes
 from kit.build import ROOT
@@ -42,6 +43,7 @@ _PROTOCOL = {
     "fee_repeated": "at most one fee per payer",
     "idempotency_key_in_flight": "a request with this idempotency key is being worked on",
     "idempotency_key_reused": "this idempotency key came with another request before",
+    "chain_unhealthy": "`GET /chain/health` alone: `errors` names each relayer that is not well, and why",
     "effective_from_taken": "another version of the margin parameters takes effect at that instant",
     "price_invalid": "a supposed price is a decimal above zero with at most 18 places",
     "ratio_too_fine": "a level or a share has at most 4 decimal places",
@@ -61,6 +63,7 @@ _PROTOCOL_STATUS = {
     "method_not_allowed": 405,
     "not_ready": 503,
     "request_invalid": 400,
+    "chain_unhealthy": 503,
     "unavailable": 503,
 }
 
@@ -85,6 +88,7 @@ def codes() -> Mapping[str, str]:
         settlement.CODES,
         margin_codes.CODES,
         alert_codes.CODES,
+        chain_codes.CODES,
         webhook_codes.CODES,
     ):
         for code, meaning in table.items():

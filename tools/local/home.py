@@ -21,6 +21,7 @@ PREFERRED_PORTS: Mapping[str, int] = {
     "temporal_metrics": 9233,
     "postgres": 5433,
     "worker_health": 8081,
+    "chain": 8545,
 }
 
 
@@ -73,6 +74,11 @@ class Home:
     def prices_file(self) -> Path:
         """The operator's own prices."""
         return self.root / "prices.toml"
+
+    @property
+    def chains_file(self) -> Path:
+        """Which chains can be followed."""
+        return self.root / "chains.toml"
 
     @property
     def checkpoints(self) -> Path:

@@ -98,6 +98,7 @@ class Stack:
             "SEAL_KEY_FILE": self.environment.get("SEAL_KEY_FILE") or str(self.home.seal_key_file),
             "CHECKPOINT_DIR": self.environment.get("CHECKPOINT_DIR") or str(self.home.checkpoints),
             "PRICES_MANUAL_FILE": self.environment.get("PRICES_MANUAL_FILE") or str(self.home.prices_file),
+            "CHAINS_FILE": self.environment.get("CHAINS_FILE") or str(self.home.chains_file),
             "PYTHONUNBUFFERED": "1",
             # Each run of a workflow loads its file again, in a sandbox of its own: without bytecode it is compiled
             # each time.
@@ -115,6 +116,8 @@ class Stack:
         steps.append(self._task("register"))
         steps.append(self._task("seal-key", "--file", self.child_environment()["SEAL_KEY_FILE"]))
         steps.append(self._task("prices", "start"))
+        if not self.environment.get("CHAINS_FILE"):
+            steps.append(self._task("chains", "start", "--local-port", str(self.ports.by_role["chain"])))
         steps.append(self._python("worker", ["worker.py"], "worker_health", "/healthz"))
         # The embedded server has no workers but ours: every other build's are gone.
         alone = ["--no-other-workers"] if self.embedded_temporal else []

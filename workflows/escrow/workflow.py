@@ -10,11 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
-from workflows.search import STATUS, attributes, updates
+from workflows.search import STATUS, escrow_attributes, updates
 
 with workflow.unsafe.imports_passed_through():
     from activities.escrow.messages import (
@@ -22,10 +23,11 @@ with workflow.unsafe.imports_passed_through():
         CommandMessage,
         EscrowCommand,
         EscrowOutcome,
+        FollowedMessage,
         OpenEscrow,
         PassDeadlineMessage,
         RecordOpening,
-        to_command,
+        judge,
     )
     from activities.escrow.snapshot import EscrowSnapshot
     from activities.escrow.steps import EscrowActivities
@@ -33,7 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.messages import OriginMessage
     from domain.controls import FROZEN
     from domain.errors import Refusal, Unavailable
-    from domain.escrow import CLOSED, CODES, Deadline, Escrow, decide, next_deadline
+    from domain.escrow import CLOSED, CODES, Deadline, Escrow, next_deadline
     from workflows.escrow.waiting import Waiting, details, short, timer_summary, waiting
     from workflows.limits import (
         FROZEN_PAUSE,
@@ -44,6 +46,8 @@ with workflow.unsafe.imports_passed_through():
         STEP_TIMEOUT,
     )
 
+_Asked = CommandMessage | PassDeadlineMessage
+
 #: How long a run waits before it tries a deadline again that met a bug.
 _OVERDUE_PAUSE = timedelta(minutes=1)
 
@@ -51,6 +55,13 @@ _OVERDUE_PAUSE = timedelta(minutes=1)
 _OUTAGE_PAUSE = timedelta(seconds=10)
 
 _COMMANDS_PER_RUN = 1_000
+
+_STEP: dict[str, Any] = {
+    "start_to_close_timeout": STEP_TIMEOUT,
+    "schedule_to_close_timeout": STEP_LIMIT,
+    "local_retry_threshold": LOCAL_RETRY_THRESHOLD,
+    "retry_policy": STEP_RETRY,
+}
 
 #: So many command ids are remembered, also across runs: a repeated one is answered from its receipt.
 _RECENT_COMMANDS = 100
@@ -139,6 +150,11 @@ class EscrowWorkflow:
         """See ``domain.escrow.Cancel``."""
         return await self._carry_out(command)
 
+    @workflow.update(description="A chain passed a deadline, whoever called for it.")
+    async def pass_deadline(self, command: EscrowCommand) -> EscrowOutcome:
+        """See ``domain.escrow.PassDeadline``. The desk's own clock needs no update."""
+        return await self._carry_out(command)
+
     @fund.validator
     def _may_fund(self, command: EscrowCommand) -> None:
         self._judge(command)
@@ -165,6 +181,10 @@ class EscrowWorkflow:
 
     @cancel.validator
     def _may_cancel(self, command: EscrowCommand) -> None:
+        self._judge(command)
+
+    @pass_deadline.validator
+    def _may_pass_deadline(self, command: EscrowCommand) -> None:
         self._judge(command)
 
     @workflow.query(description="What the escrow waits for, and until when.")
@@ -198,19 +218,20 @@ class EscrowWorkflow:
         if command.repeated or command.command_id in self._recent:
             return
         try:
-            decide(self._escrow, to_command(command.command), user_id=command.origin.user_id or "", at=workflow.now())
+            judge(self._escrow, command, workflow.now())
         except Refusal as refusal:
             raise refusal_failure(refusal) from None
 
     async def _carry_out(self, command: EscrowCommand) -> EscrowOutcome:
-        at = workflow.now()
+        at = workflow.now() if command.followed is None else command.followed.at
         self._commands += 1
         self._recent.append(command.command_id)
         await self._recorded()
         # Two handlers at once would both start from the state before either.
         async with self._lock:
             try:
-                self._hold(await self._apply(str(command.command_id), command.command, command.origin, at))
+                step = str(command.command_id)
+                self._hold(await self._apply(step, command.command, command.origin, at, command.followed))
             except ApplicationError as failure:
                 refusal = refusal_of(failure)
                 # The rules let it pass on the copy and the step did not on the row, or it is not known what it did.
@@ -307,16 +328,13 @@ class EscrowWorkflow:
             lambda: workflow.execute_local_activity_method(
                 EscrowActivities.open,
                 RecordOpening(opening=self._opening, at=at),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
+                **_STEP,
                 summary="record the escrow" if self._opening.terms is not None else "load the escrow",
             )
         )
 
     async def _apply(
-        self, step: str, command: CommandMessage | PassDeadlineMessage, origin: OriginMessage, at: datetime
+        self, step: str, command: _Asked, origin: OriginMessage, at: datetime, followed: FollowedMessage | None = None
     ) -> EscrowSnapshot:
         kind = command.kind.replace("_", " ")
         by = "the clock" if origin.user_id is None else short(origin.user_id)
@@ -327,15 +345,13 @@ class EscrowWorkflow:
             command=command,
             origin=origin,
             at=at,
+            followed=followed,
         )
         return await self._outlast(
             lambda: workflow.execute_local_activity_method(
                 EscrowActivities.apply,
                 asked,
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
+                **_STEP,
                 summary=f"{kind} by {by}",
             )
         )
@@ -363,19 +379,7 @@ class EscrowWorkflow:
         self._escrow = after
         if before is None and self._opening.terms is None:
             # A run that resumes was not started by somebody who knows the terms.
-            users = tuple(party.user_id for _, party in after.parties())
-            terms = after.terms
-            workflow.upsert_search_attributes(
-                updates(
-                    attributes(
-                        self._opening.tenant_id,
-                        status=after.status,
-                        asset=terms.asset.symbol,
-                        reference=terms.reference,
-                        users=users,
-                    )
-                )
-            )
+            workflow.upsert_search_attributes(updates(escrow_attributes(self._opening.tenant_id, after)))
         elif before is None or before.status != after.status:
             workflow.upsert_search_attributes([STATUS.value_set(after.status)])
         workflow.set_current_details(details(after))

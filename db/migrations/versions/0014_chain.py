@@ -137,6 +137,7 @@ CREATE TABLE chain_events (
 CREATE UNIQUE INDEX chain_events_sequence_key ON chain_events (source_id, sequence)
         WHERE canonical AND sequence IS NOT NULL;
 CREATE INDEX chain_events_source_id_subject_block_number_idx ON chain_events (source_id, subject, block_number);
+CREATE INDEX chain_events_source_id_tx_hash_idx ON chain_events (source_id, tx_hash);
 COMMENT ON COLUMN chain_events.tenant_id IS 'whose row this is';
 COMMENT ON COLUMN chain_events.log_index IS 'its place in the block; changes when it is mined again';
 COMMENT ON COLUMN chain_events.ordinal IS 'its place among the source''s events of its transaction';
@@ -296,6 +297,71 @@ COMMENT ON COLUMN backfill_chunks.done_to IS 'committed up to here; first_block 
 COMMENT ON COLUMN backfill_chunks.leased_to IS 'the worker that is at it';
 """
 
+#: A contract on a chain keeps the money of some escrows; the ledger mirrors it.
+CUSTODY = """
+ALTER TABLE escrows
+    ADD COLUMN custody_relayer_id TEXT,
+    ADD COLUMN custody_onchain_id TEXT,
+    ADD COLUMN custody_token TEXT,
+    ADD CONSTRAINT escrows_custody_check CHECK (
+        (custody_relayer_id IS NULL) = (custody_onchain_id IS NULL)
+        AND (custody_relayer_id IS NULL) = (custody_token IS NULL)
+    );
+CREATE UNIQUE INDEX escrows_custody_key ON escrows (tenant_id, custody_relayer_id, custody_onchain_id)
+        WHERE custody_relayer_id IS NOT NULL;
+COMMENT ON COLUMN escrows.custody_relayer_id IS
+        'who follows the contract that keeps the money; null: the desk keeps it';
+COMMENT ON COLUMN escrows.custody_onchain_id IS 'the escrow''s id there';
+COMMENT ON COLUMN escrows.custody_token IS 'what it is paid in there; zeros are the chain''s own coin';
+GRANT INSERT (custody_relayer_id, custody_onchain_id, custody_token) ON escrows TO holdfast_app, holdfast_engine;
+
+ALTER TABLE accounts DROP CONSTRAINT accounts_overdraft_check;
+ALTER TABLE accounts ADD CONSTRAINT accounts_overdraft_check
+        CHECK (available_minor >= 0 OR ref = 'system:external' OR starts_with(ref, 'system:chain:'));
+COMMENT ON COLUMN accounts.ref IS 'a user''s id, or system:external, system:fees and system:chain:<relayer>';
+
+CREATE TABLE chain_credits (
+    tenant_id UUID NOT NULL,
+    hold_id UUID NOT NULL,
+    relayer_id TEXT NOT NULL,
+    token TEXT NOT NULL,
+    account TEXT NOT NULL,
+    recorded_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT chain_credits_pkey PRIMARY KEY (tenant_id, hold_id),
+    CONSTRAINT chain_credits_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (tenant_id)
+);
+CREATE UNIQUE INDEX chain_credits_account_key ON chain_credits (tenant_id, relayer_id, token, account);
+COMMENT ON TABLE chain_credits IS 'holds of what a contract owes to an account until it is withdrawn there';
+COMMENT ON COLUMN chain_credits.tenant_id IS 'whose row this is';
+COMMENT ON COLUMN chain_credits.token IS 'zeros are the chain''s own coin';
+COMMENT ON COLUMN chain_credits.recorded_at IS 'database clock';
+
+CREATE TABLE chain_books (
+    source_id INTEGER NOT NULL,
+    tenant_id UUID NOT NULL,
+    token BYTEA NOT NULL,
+    block_number BIGINT NOT NULL,
+    sequence BIGINT NOT NULL,
+    balance NUMERIC(78, 0) NOT NULL,
+    held NUMERIC(78, 0) NOT NULL,
+    owed NUMERIC(78, 0) NOT NULL,
+    ledger_held NUMERIC(78, 0) NOT NULL,
+    ledger_owed NUMERIC(78, 0) NOT NULL,
+    parts JSONB NOT NULL,
+    compared_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT chain_books_pkey PRIMARY KEY (source_id, token, block_number),
+    CONSTRAINT chain_books_source_id_tenant_id_fkey FOREIGN KEY(source_id, tenant_id)
+        REFERENCES chain_sources (source_id, tenant_id)
+);
+COMMENT ON TABLE chain_books IS 'what contracts say of their money, beside the ledger that mirrors it';
+COMMENT ON COLUMN chain_books.tenant_id IS 'whose row this is';
+COMMENT ON COLUMN chain_books.token IS 'zeros are the chain''s own coin';
+COMMENT ON COLUMN chain_books.block_number IS 'a final one; the contract''s figures are as of its end';
+COMMENT ON COLUMN chain_books.balance IS 'in the token''s smallest unit, as the next ones';
+COMMENT ON COLUMN chain_books.parts IS 'of the difference: code, what, amount, and whether it is explained';
+COMMENT ON COLUMN chain_books.compared_at IS 'database clock';
+"""
+
 SECURITY = """
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
 ALTER TABLE {table} FORCE ROW LEVEL SECURITY;
@@ -320,7 +386,13 @@ GRANT INSERT (source_id, tenant_id, block_number, block_hash, tx_hash, tx_index,
 GRANT INSERT (source_id, tenant_id, ancestor_number, depth, old_hash, new_hash, events_reverted, below_finalized,
         providers, found_at) ON chain_reorgs TO holdfast_engine;
 GRANT INSERT (source_id, tenant_id, onchain_id, escrow_id, status, code, reason), UPDATE (status, code, reason)
-    ON chain_escrows TO holdfast_engine;
+    ON chain_escrows TO holdfast_app, holdfast_engine;
+GRANT INSERT (tenant_id, hold_id, relayer_id, token, account) ON chain_credits TO holdfast_app, holdfast_engine;
+GRANT INSERT (source_id, tenant_id, token, block_number, sequence, balance, held, owed, ledger_held, ledger_owed,
+        parts), UPDATE (balance, ledger_held, ledger_owed, parts, compared_at) ON chain_books TO holdfast_app;
+GRANT DELETE ON chain_books TO holdfast_engine;
+GRANT UPDATE (settled_sequence) ON chain_cursors TO holdfast_app;
+GRANT UPDATE (outcome, outcome_code) ON chain_events TO holdfast_app;
 GRANT SELECT ON chain_providers TO holdfast_app;
 GRANT SELECT, INSERT, UPDATE ON chain_providers, chain_budgets TO holdfast_engine;
 GRANT INSERT (tenant_id, job_id, source_id, name, from_block, to_block, chunk_blocks, status, total_blocks, started_at,
@@ -341,6 +413,8 @@ _TENANTS = (
     "chain_events",
     "chain_reorgs",
     "chain_escrows",
+    "chain_credits",
+    "chain_books",
     "backfill_jobs",
     "backfill_chunks",
 )
@@ -351,6 +425,7 @@ def upgrade() -> None:
     op.execute(FOLLOWED)
     op.execute(PROVIDERS)
     op.execute(JOBS)
+    op.execute(CUSTODY)
     for table in _TENANTS:
         op.execute(SECURITY.format(table=table))
     op.execute(GRANTS)
@@ -359,3 +434,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in (*_PLATFORMS, *reversed(_TENANTS)):
         op.execute(f"DROP TABLE {table}")
+    op.execute(
+        "ALTER TABLE accounts DROP CONSTRAINT accounts_overdraft_check;"
+        " ALTER TABLE accounts ADD CONSTRAINT accounts_overdraft_check"
+        " CHECK (available_minor >= 0 OR ref = 'system:external');"
+        " COMMENT ON COLUMN accounts.ref IS 'a user''s id, or system:external and system:fees';"
+        " ALTER TABLE escrows DROP COLUMN custody_relayer_id, DROP COLUMN custody_onchain_id, DROP COLUMN custody_token"
+    )

@@ -1,0 +1,78 @@
+"""Final events of a contract on the real server: from the event that says so to running escrows."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from activities.chain.escrows import escrow_id_of
+from db import outbox
+from db.chain.rows import instant_of
+from db.engine import tenant_transaction
+from db.ids import new_id
+from domain.ids import chain_settlement_workflow_id, relayer_workflow_id
+from domain.ledger import Balance
+from kit.clock import now
+from tests.chain.contract import Contract
+from tests.desk import Desk
+from tests.polling import eventually
+from workflows.search import REFERENCE, STATUS
+
+
+async def finalized(engine: AsyncEngine, contract: Contract) -> None:
+    """Write what the contract told since, and say that it is final, as a relayer does."""
+    await contract.write(engine)
+    data = {"relayer_id": contract.relayer_id, "block_number": len(contract.blocks), "last_sequence": 0}
+    subject = relayer_workflow_id(contract.relayer_id)
+    event = outbox.OutboxEvent(new_id(), outbox.SETTLEMENT_TOPIC, "chain.finalized", subject, now(), data)
+    async with tenant_transaction(engine, contract.tenant) as connection:
+        await outbox.append(connection, contract.tenant, [event])
+
+
+async def settled(engine: AsyncEngine, contract: Contract) -> None:
+    async def all_of_it() -> bool:
+        async with tenant_transaction(engine, contract.tenant) as connection:
+            found = await connection.scalar(
+                text("SELECT settled_sequence FROM chain_cursors WHERE source_id = :source"),
+                {"source": contract.source.source_id},
+            )
+        return bool(found == contract.events[-1].sequence)
+
+    await eventually(all_of_it)
+
+
+async def test_an_escrow_on_chain_runs_here(desk: Desk, engine: AsyncEngine, temporal: Client) -> None:
+    contract = Contract(desk.tenant)
+    await contract.register(engine)
+    created_at = instant_of(contract.at + 1)
+    onchain_id = contract.funded(contract.terms(inspection_seconds=60))
+    contract.done(onchain_id, "approve", by=contract.buyer)
+    await finalized(engine, contract)
+    await settled(engine, contract)
+
+    escrow_id = escrow_id_of(contract.relayer_id, f"0x{onchain_id.hex()}", created_at)
+    run = desk.handle(escrow_id)
+    described = await run.describe()
+    assert described.status is WorkflowExecutionStatus.RUNNING
+    assert described.typed_search_attributes.get(STATUS) == "approved"
+    assert described.typed_search_attributes.get(REFERENCE) == f"0x{onchain_id.hex()}"
+    # Its inspection ended long ago, and the desk's clock leaves it alone: on the chain nobody has passed it yet.
+    assert (await desk.row(escrow_id)).status == "approved"
+
+    contract.done(onchain_id, "pass_deadline", by=contract.stranger, seconds=60)
+    await finalized(engine, contract)
+    outcome = await run.result()
+    assert outcome.status == "completed"
+    await settled(engine, contract)
+    contract.withdraw(contract.terms().token, contract.seller)
+    await finalized(engine, contract)
+    await settled(engine, contract)
+    assert await desk.balance(contract.seller) == Balance()
+
+    async def waits() -> bool:
+        found = (await settlement.describe()).typed_search_attributes
+        return (found.get(STATUS), found.get(REFERENCE)) == ("waiting", contract.relayer_id)
+
+    settlement = temporal.get_workflow_handle(chain_settlement_workflow_id(contract.relayer_id))
+    await eventually(waits)
