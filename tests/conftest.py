@@ -127,7 +127,9 @@ async def worker(
     )
     outward = OutwardClient(allow=Reach.parse("127.0.0.0/8"))
     webhooks = create_webhook_worker(temporal, TASK_QUEUE, engine=engine, outward=outward)
-    chains = create_chain_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, turn_seconds=2.0)
+    chains = create_chain_worker(
+        temporal, TASK_QUEUE, engine=engine, chains=CHAINS, tokens={"local": TOKENS}, turn_seconds=2.0
+    )
     relay = asyncio.create_task(create_relay(temporal, TASK_QUEUE, database_url, engine=engine).run())
     async with running, webhooks, chains:
         await make_current(temporal, build)

@@ -25,6 +25,7 @@ from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.histories.alerts import ALERTS
 from tests.histories.book import BOOK
+from tests.histories.chains import CHAIN_STORIES
 from tests.histories.ledger import LEDGER
 from tests.histories.margin import MARGIN
 from tests.histories.prices import PRICES
@@ -308,6 +309,7 @@ STORIES: dict[str, Story] = {
         *ALERTS,
         *WEBHOOKS,
         *RELAYERS,
+        *CHAIN_STORIES,
     )
 }
 
