@@ -95,7 +95,7 @@ class Chain:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[Chain]:
+def running(folder: Path, *options: str, port: int = 0) -> Iterator[Chain]:
     """A chain that lasts for a block of code. Skips where anvil is not installed."""
-    with local_anvil(anvil(), folder / "anvil.log", "--accounts", str(ACCOUNTS), *options) as url:
+    with local_anvil(anvil(), folder / "anvil.log", "--accounts", str(ACCOUNTS), *options, port=port) as url:
         yield Chain(url)

@@ -169,12 +169,14 @@ class Desk:
     async def _fetch(self, span: Piece, after: Block | None, after_sequence: int | None) -> Fetched | None:
         """All pieces joined in order; None where the chain moved between two of them."""
         joined = Joined(after, after_sequence)
-        async with aclosing(self._ahead(self._pieces(span), after_sequence)) as answers:
+        pieces = self._pieces(span)
+        pieces[0] = replace(pieces[0], below=after)
+        async with aclosing(self._ahead(pieces, after_sequence)) as answers:
             async for read_ahead, found in answers:
                 piece, agreed = read_ahead, found
-                if joined.gap(span.source, agreed.answer) is not None:
+                if joined.continues(agreed.answer) and joined.gap(span.source, agreed.answer) is not None:
                     # Asked again by who knows what came before: then the gap is somebody's.
-                    piece = replace(piece, first=joined.back(piece.first))
+                    piece = replace(piece, first=joined.back(piece.first), below=joined.below)
                     agreed = await self._read(piece, joined.sequence)
                 if not joined.continues(agreed.answer):
                     if piece.first > span.first:

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class FillPace:
     """How chunks are filled. ``ahead_events`` lie fetched in memory at most, and one piece more."""
 
-    first_blocks: int = 100
+    first_blocks: int = 16
     piece_events: int = PIECE_EVENTS
     ahead_events: int = 2 * PIECE_EVENTS
     look_seconds: float = 0.25

@@ -17,12 +17,12 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from activities.chain import telling
+from activities.chain.beginning import begin
 from activities.chain.ports import ChainDesk, Forked, Lane
 from db import audit, outbox
 from db.audit import AuditRecord, Origin
 from db.chain import coverage, cursors, sources, writing
 from db.chain.cursors import NotFollowing, Overtaken, Stand
-from db.chain.rows import put_blocks
 from db.doorbell import Doorbell
 from db.engine import transaction
 from db.outbox import OutboxEvent
@@ -53,6 +53,8 @@ PLANNED: Final = 16
 #: Blocks of a piece among those that are final; fewer where they hold many events.
 FINAL_BLOCKS_MIN, FINAL_BLOCKS, FINAL_BLOCKS_MAX = 1, 500, 2_000
 MANY_EVENTS, FEW_EVENTS = 5_000, 1_000
+#: A history that has nothing in common with what is here is believed when it is seen so many times in a row.
+STRANGE_LOOKS: Final = 3
 #: How often a head without news is noted; also how soon a relayer at rest learns that it was told to stop.
 HEARD_SECONDS: Final = 1.0
 
@@ -102,6 +104,7 @@ class Follower:
         self._depths = Depths(desk.confirmations, desk.finality_depth)
         self._position: Position | None = None
         self._verified = False
+        self._strange = 0
         self._final_blocks = FINAL_BLOCKS
         self._heard_at = 0.0
         self._hear_seconds = hear_seconds
@@ -137,7 +140,8 @@ class Follower:
         return stand.position
 
     async def _see(self, position: Position, head: Head) -> bool:
-        if position.hash is None and await self._begin(position, head):
+        if await begin(self._engine, self._desk, self._source, position, head):
+            self._position = None
             return True
         if not self._verified:
             # A process that died in the middle of things, or a chain that changed while nobody looked.
@@ -156,29 +160,6 @@ class Follower:
         elif monotonic() - self._heard_at >= self._hear_seconds:
             await self._hear(position, head)
         return False
-
-    async def _begin(self, position: Position, head: Head) -> bool:
-        """Find out behind which event a live end begins that skips the past; whether it had to be found out.
-
-        Whoever registered it names a block alone: the contract knows the number.
-        """
-        source, number = self._source, position.number
-        if not source.sequenced or number < source.start_block or position.last_sequence or head.latest.number < number:
-            return False
-        final = final_number(head, self._depths)
-        if final is not None and final < number:
-            raise Unavailable(f"chain:{self._desk.name}", f"block {number}, behind which it begins, is not final yet")
-        [block] = await self._desk.blocks([number], Lane.LIVE)
-        counter = await self._desk.counter(source, block, Lane.LIVE)
-        if counter is None:
-            raise Unavailable(f"chain:{self._desk.name}", f"no provider keeps the contract's state at block {number}")
-        self._position = None
-        async with transaction(self._engine) as connection:
-            await cursors.own(connection, source.source_id, position)
-            await put_blocks(connection, source, [block])
-            begun = replace(position, hash=block.hash, last_sequence=counter)
-            await cursors.move(connection, source.source_id, begun, now(), head.latest)
-        return True
 
     async def _differs(self, head: Head) -> bool:
         """Whether a head that is lower than what is here stands on another history; else a provider only lags."""
@@ -327,7 +308,7 @@ class Follower:
         return [telling.finalized(self._source, final, found.last, now())] if found.events else []
 
     def _moved_to(self, position: Position, told: bool) -> None:
-        self._position, self._heard_at = position, monotonic()
+        self._position, self._heard_at, self._strange = position, monotonic(), 0
         if told:
             self._doorbell.ring()
 
@@ -352,6 +333,10 @@ class Follower:
                 break
         # Where the head is lower than what is here and stands on it, a provider lags: that proves nothing.
         if not seen or (found is not None and found.number == max(seen)):
+            return False
+        # Nothing in common is what a node of another chain shows, to which a balancer sent us once.
+        self._strange = self._strange + 1 if found is None else 0
+        if 0 < self._strange < STRANGE_LOOKS:
             return False
         reorg = parted(position, kept, seen, found, tuple(self._vouching() if providers is None else providers))
         await (self._halt(position, reorg) if reorg.below_finalized else self._leave(position, reorg))

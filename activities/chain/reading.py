@@ -30,13 +30,22 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is asked for: all headers, or those of the ends and of blocks with events."""
+    """What is asked for: all headers, or those of the ends and of blocks with events.
+
+    ``below`` is the block that it is to continue, where that is known: what continues another is of another history,
+    whose numbers are its own.
+    """
 
     source: Source
     first: int
     last: int
     lane: Lane
     whole: bool
+    below: Block | None = None
+
+    def continued_by(self, reading: Reading) -> bool:
+        """Whether an answer goes on from ``below``, as far as that is known."""
+        return self.below is None or reading.blocks[0].parent_hash == self.below.hash
 
 
 async def read(member: Member, piece: Piece, after_sequence: int | None) -> Reading:
@@ -45,14 +54,12 @@ async def read(member: Member, piece: Piece, after_sequence: int | None) -> Read
     One that has a gap, or does not end with the counter, is asked for once more, as a node behind a balancer may have
     been late. ``Contradicted`` if it is so again.
     """
-    reading = await _read(member, piece)
-    gap = gap_of(piece.source, reading, after_sequence)
-    if gap is None:
-        return reading
-    reading = await _read(member, piece)
-    gap = gap_of(piece.source, reading, after_sequence)
-    if gap is None:
-        return reading
+    gap: str | None = None
+    for _ in range(2):
+        reading = await _read(member, piece)
+        gap = gap_of(piece.source, reading, after_sequence if piece.continued_by(reading) else None)
+        if gap is None:
+            return reading
     raise Contradicted(f"blocks {piece.first} to {piece.last}, asked twice: {gap}")
 
 

@@ -19,6 +19,8 @@ from kit.evm import WORD, Layout, interface
 
 _QUANTITY_DIGITS_MAX: Final = 18
 _NO_NUMBER: Final = bytes(WORD)
+#: Of each event so many arguments are topics.
+_INDEXED: Final = 3
 
 
 class Log(msgspec.Struct, rename="camel", gc=False):
@@ -68,7 +70,7 @@ class _Reading:
     """One event's places, looked up once."""
 
     kind: str
-    digits: list[int]
+    digits: int
     zeros: int
     choices: tuple[tuple[int, frozenset[int]], ...]
     subject: slice | None
@@ -80,12 +82,12 @@ class _Reading:
     def of(cls, layout: Layout) -> _Reading:
         subject, whose = layout.offset("escrow_id"), layout.offset("account", "by")
         token, amount = layout.offset("token"), layout.offset("amount")
-        if whose is None or layout.offset("sequence") != 0:
-            raise ValueError(f"{layout.kind} does not say its number and whose it is")
+        if whose is None or layout.offset("sequence") != 0 or layout.indexed != _INDEXED:
+            raise ValueError(f"{layout.kind} does not say its number and whose it is, or not in {_INDEXED} topics")
         account = slice(whose + 12, whose + WORD)
         return cls(
             kind=layout.kind,
-            digits=[0, *layout.indexed * [2 * WORD], 2 * (layout.size - WORD * layout.indexed)],
+            digits=2 * (_INDEXED + 1 + layout.size),
             zeros=layout.zeros,
             choices=layout.choices,
             subject=None if subject is None else slice(subject, subject + WORD),
@@ -143,14 +145,23 @@ class LogDecoder:
             payload = _payload(reading, log)
             sequence = int.from_bytes(payload[:WORD])
             account, token, amount = payload[reading.account], reading.token, reading.amount
-            # As Event() makes it, without the call in between.
             row = (
-                *(number, block_hash, transaction, index, place, ordinal, reading.kind, sequence),
-                *(account if reading.subject is None else payload[reading.subject], account),
+                number,
+                block_hash,
+                transaction,
+                index,
+                place,
+                ordinal,
+                reading.kind,
+                sequence,
+                account if reading.subject is None else payload[reading.subject],
+                account,
                 None if token is None else payload[token],
                 None if amount is None else int.from_bytes(payload[amount]),
-                *(payload, at),
+                payload,
+                at,
             )
+            # As Event() makes it, without the call in between.
             found.append(tuple.__new__(Event, row))
             ordinal, log_before = ordinal + 1, place
         return found
@@ -172,12 +183,21 @@ def _block(log: Log) -> tuple[int, bytes, int]:
 
 def _payload(reading: _Reading, log: Log) -> bytes:
     """Topics behind the first, and data, as the contract can have written them."""
-    # Between the marks of the words are their digits, and nothing else is anywhere.
-    words = "".join([*log.topics[1:], log.data]).split("0x")
-    if list(map(len, words)) != reading.digits:
-        raise nonsense(f"{reading.kind} with {len(log.topics)} topics and {len(log.data) // 2 - 1} bytes of data")
     try:
-        payload = unhexlify("".join(words))
+        _, first, second, third = log.topics
+    except ValueError:
+        raise nonsense(f"{reading.kind} with {len(log.topics)} topics") from None
+    text = first + second + third + log.data
+    # Where each word must begin it does; so each has its length, and between the marks are its digits.
+    if len(text) != reading.digits or not (
+        text.startswith("0x")
+        and text.startswith("0x", 66)
+        and text.startswith("0x", 132)
+        and text.startswith("0x", 198)
+    ):
+        raise nonsense(f"{reading.kind} with words of another size, or too few or too many of them")
+    try:
+        payload = unhexlify(text[2:66] + text[68:132] + text[134:198] + text[200:])
     except (HexInvalid, ValueError):
         raise nonsense(f"{reading.kind} with digits that are none") from None
     if int.from_bytes(payload) & reading.zeros:

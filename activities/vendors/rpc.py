@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 _READ_BYTES: Final = 1 << 20
 _CONNECTIONS_MAX: Final = 32
+#: Shorter than nodes keep one: Bitcoin Core's end it after thirty.
+IDLE_SECONDS: Final = 15.0
 #: Parts of a URL that a node may repeat in its errors. Shorter ones are words, and a number may be a limit.
 _PARTS: Final = re.compile(r"[/:@?&=#]+")
 _SECRET_MIN: Final = 6
@@ -83,17 +85,23 @@ class Rpc:
             next(self._ids)
         status, retry_after, body = await self._post(msgspec.json.encode(sent[0] if len(sent) == 1 else sent))
         methods = [method for method, _ in calls]
+        return self.results(first, methods, result, status, retry_after, body)
+
+    def results(
+        self, first: int, methods: Sequence[str], result: type[T], status: int, retry_after: float | None, body: bytes
+    ) -> Sequence[T | ChainFault | None]:
+        """What a body says to calls whose ids run from ``first`` on; raises ``ChainFault`` where it is no answer."""
         answers = _decoded(body, result, Told(status, method=methods[0], retry_after_seconds=retry_after))
         if isinstance(answers, _Answer):
             answers = [answers]
-            if len(sent) > 1:
+            if len(methods) > 1:
                 # Refused as a whole; or the node does not know what a batch is.
                 raise self._fault(answers[0], status, retry_after, "batch")
             answers[0].id = first if answers[0].id is None else answers[0].id
         found = {answer.id: answer for answer in answers}
-        if len(found) != len(sent) or any(first + place not in found for place in range(len(sent))):
-            raise ChainFault(FaultKind.NONSENSE, f"{len(answers)} answers that are not those to {len(sent)} calls")
-        return [self._result(found[first + place], status, retry_after, methods[place]) for place in range(len(sent))]
+        if len(found) != len(methods) or any(first + place not in found for place in range(len(methods))):
+            raise ChainFault(FaultKind.NONSENSE, f"{len(answers)} answers that are not those to {len(methods)} calls")
+        return [self._result(found[first + place], status, retry_after, method) for place, method in enumerate(methods)]
 
     async def close(self) -> None:
         """Let go of connections; a later call opens others."""
@@ -145,7 +153,7 @@ class Rpc:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_CONNECTIONS_MAX, keepalive_timeout=30),
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS_MAX, keepalive_timeout=IDLE_SECONDS),
                 headers={"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "holdfast"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_READ_BYTES,

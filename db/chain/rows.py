@@ -10,29 +10,13 @@ from typing import Any, Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from db.engine import copy_records
-from domain.chain import Block, Event, Source, consumer_id
+from db.engine import copy_records, driver_uuid
+from domain.chain import Block, Event, Source
+from domain.chain.identity import ConsumerIds
 
 _BLOCK_COLUMNS: Final = ("source_id", "tenant_id", "number", "hash", "parent_hash", "at")
-_EVENT_COLUMNS: Final = (
-    "source_id",
-    "tenant_id",
-    "block_number",
-    "block_hash",
-    "tx_hash",
-    "tx_index",
-    "log_index",
-    "ordinal",
-    "consumer_id",
-    "kind",
-    "sequence",
-    "subject",
-    "account",
-    "token",
-    "amount",
-    "payload",
-    "at",
-)
+_EVENT_COLUMNS: Final = ("source_id", "tenant_id", *Event._fields[:-1], "at", "consumer_id")
+_TX, _ORDINAL, _AMOUNT, _AT = (Event._fields.index(name) for name in ("tx_hash", "ordinal", "amount", "at_seconds"))
 
 
 async def copy_blocks(connection: AsyncConnection, source: Source, blocks: Iterable[Block]) -> None:
@@ -86,27 +70,20 @@ def instant_of(seconds: int) -> datetime:
 
 
 def _event_rows(source: Source, events: Sequence[Event]) -> Iterator[tuple[Any, ...]]:
-    source_id, tenant, namespace = source.source_id, source.tenant_id, source.namespace
+    """Rows in the order of ``_EVENT_COLUMNS``, which is that of an event's own fields."""
+    head = (source.source_id, driver_uuid(source.tenant_id.bytes))
+    consumer_id = ConsumerIds(source.namespace).of
     seconds, at = 0, instant_of(0)
     for event in events:
-        if event.at_seconds != seconds:
-            seconds, at = event.at_seconds, instant_of(event.at_seconds)
+        if event[_AT] != seconds:
+            seconds = event[_AT]
+            at = instant_of(seconds)
+        amount = event[_AMOUNT]
         yield (
-            source_id,
-            tenant,
-            event.block_number,
-            event.block_hash,
-            event.tx_hash,
-            event.tx_index,
-            event.log_index,
-            event.ordinal,
-            consumer_id(namespace, event.tx_hash, event.ordinal),
-            event.kind,
-            event.sequence,
-            event.subject,
-            event.account,
-            event.token,
-            None if event.amount is None else Decimal(event.amount),
-            event.payload,
+            *head,
+            *event[:_AMOUNT],
+            None if amount is None else Decimal(amount),
+            event[_AMOUNT + 1],
             at,
+            driver_uuid(consumer_id(event[_TX], event[_ORDINAL])),
         )

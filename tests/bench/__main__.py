@@ -15,7 +15,7 @@ import uvloop
 from rich.console import Console
 
 from kit.clock import now
-from tests.bench import book, commands, lifecycles, postings, preload, requests, webhooks
+from tests.bench import book, chain, commands, lifecycles, postings, preload, requests, webhooks
 from tests.bench.meter import OTHERS_CORES_MAX
 from tests.bench.preload import Scale
 from tests.bench.report import Report, Row, machine, write
@@ -30,10 +30,19 @@ SECTIONS: Mapping[str, Measure] = {
     "commands": commands.measure,
     "book": book.measure,
     "webhooks": webhooks.measure,
+    "chain": chain.measure,
 }
 #: What brings its own data, and is not measured again beside ten times the rest.
-OWN_DATA = frozenset({"book", "webhooks"})
-ROUNDS: Mapping[str, int] = {"lifecycles": 3, "api": 2, "postings": 2, "commands": 2, "book": 1, "webhooks": 3}
+OWN_DATA = frozenset({"book", "webhooks", "chain"})
+ROUNDS: Mapping[str, int] = {
+    "lifecycles": 3,
+    "api": 2,
+    "postings": 2,
+    "commands": 2,
+    "book": 1,
+    "webhooks": 3,
+    "chain": 1,
+}
 GROWN_ROUNDS = 1
 GROWN_FACTOR = 10
 PAGE, DATA = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.json"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import urllib.request
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.anvil import Chain
 from tools.contracts import build
@@ -17,8 +19,7 @@ EVENTS, TRANSACTIONS = 100, 5
 EVENTS_PER_BLOCK = EVENTS * TRANSACTIONS
 #: What anvil calls final lies so deep.
 FINAL_DEPTH = 64
-OPTIONS = ("--gas-limit", "100000000", "--prune-history", "--no-request-size-limit")
-_BLOCKS_AT_ONCE = 50
+OPTIONS = ("--gas-limit", "100000000", "--no-request-size-limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,16 @@ class Flood:
             "gas": hex(1_500_000),
             "gasPrice": "0x0",
         }
-        blocks = -(-events // EVENTS_PER_BLOCK)
+        nonce = int(self.chain.rpc("eth_getTransactionCount", self.chain.accounts[0], "latest"), 16)
         self.chain.rpc("evm_setAutomine", False)
-        while blocks > 0:
-            some = min(blocks, _BLOCKS_AT_ONCE)
-            calls: list[tuple[str, list[Any]]] = []
-            for _ in range(some):
-                calls += [("eth_sendTransaction", [sent])] * TRANSACTIONS + [("evm_mine", [])]
-            _batch(self.chain.url, calls)
-            blocks -= some
+        node = urlsplit(self.chain.url)
+        with closing(HTTPConnection(node.hostname or "", node.port, timeout=60)) as connection:
+            for _ in range(-(-events // EVENTS_PER_BLOCK)):
+                sends = [sent | {"nonce": hex(nonce + n)} for n in range(TRANSACTIONS)]
+                _batch(connection, [("eth_sendTransaction", [each]) for each in sends])
+                # In a request of its own: calls of one batch come in no order.
+                _batch(connection, [("evm_mine", [])])
+                nonce += TRANSACTIONS
         last = int(self.chain.rpc("eth_blockNumber"), 16)
         self.chain.rpc("anvil_mine", hex(FINAL_DEPTH))
         self.chain.rpc("evm_setAutomine", True)
@@ -62,13 +64,12 @@ def deployed(chain: Chain, kept_in: Path) -> Flood:
     return Flood(chain, str(contract.address), artefact.abi, int(chain.rpc("eth_blockNumber"), 16))
 
 
-def _batch(url: str, calls: list[tuple[str, list[Any]]]) -> None:
+def _batch(connection: HTTPConnection, calls: list[tuple[str, list[Any]]]) -> None:
     content = [
         {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         for number, (method, params) in enumerate(calls)
     ]
-    request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as response:
-        answers = json.load(response)
+    connection.request("POST", "/", json.dumps(content).encode(), {"Content-Type": "application/json"})
+    answers = json.loads(connection.getresponse().read())
     failed = [answer["error"] for answer in answers if "error" in answer]
     assert not failed, failed[:3]

@@ -25,12 +25,24 @@ from tests.bench.meter import Meter
 from tests.bench.preload import Scale
 from tests.e2e.stack import ROOT, CommandLine
 from tools.deployment import Build, make_current
-from tools.local.process import spawn, stop
+from tools.local.process import free_port, spawn, stop
 from tools.local.stack import DEFAULT_TENANT
 from workflows.client import EscrowClient
 from workflows.escrow import OpenEscrow
 
 CORES = 2
+#: What the configuration calls the chain of the section that has one.
+CHAIN = "bench"
+_CHAINS = """\
+[chains.bench]
+kind = "evm"
+chain_id = 31337
+confirmations = 1
+poll_seconds = 0.05
+[[chains.bench.providers]]
+name = "anvil"
+url = "http://127.0.0.1:{port}"
+"""
 _STARTS_AT_ONCE = 20
 
 
@@ -46,6 +58,8 @@ class Bench:
     engine: AsyncEngine
     meter: Meter
     quick: bool
+    #: Where the node is, while there is one.
+    chain_port: int
     #: Of the arrivals that the API is to bear, how many come: less for a machine that bears less.
     arrivals_percent: int = 100
     loaded: list[UUID] = field(default_factory=list)
@@ -89,10 +103,12 @@ async def running(*, quick: bool) -> AsyncIterator[Bench]:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as folder:
         # Webhooks go to a receiver beside everything else.
-        commands = CommandLine(Path(folder), OUTWARD_ALLOW="127.0.0.0/8")
+        port, chains = free_port(), Path(folder) / "chains.toml"
+        chains.write_text(_CHAINS.format(port=port))
+        commands = CommandLine(Path(folder), OUTWARD_ALLOW="127.0.0.0/8", CHAINS_FILE=str(chains))
         try:
             await asyncio.to_thread(commands.run, "up", "--detach")
-            bench = await _open(commands, quick=quick)
+            bench = await _open(commands, quick=quick, chain_port=port)
             try:
                 yield bench
             finally:
@@ -102,7 +118,7 @@ async def running(*, quick: bool) -> AsyncIterator[Bench]:
             await asyncio.to_thread(commands.run, "down", status=None)
 
 
-async def _open(commands: CommandLine, *, quick: bool) -> Bench:
+async def _open(commands: CommandLine, *, quick: bool, chain_port: int) -> Bench:
     file, key = commands.stack, commands.home.api_key_file.read_text().strip()
     return Bench(
         commands=commands,
@@ -113,6 +129,7 @@ async def _open(commands: CommandLine, *, quick: bool) -> Bench:
         engine=create_engine(file.database_url, Role.APP, pool_size=20),
         meter=Meter({role: pid for role, pid in file.pids.items() if role != "supervisor"}),
         quick=quick,
+        chain_port=chain_port,
     )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from activities.chain.following import Follower
+from activities.chain.following import STRANGE_LOOKS, Follower
 from activities.chain.ports import Lane
 from db.chain import cursors, sources, writing
 from db.chain.cursors import NotFollowing
@@ -234,7 +234,11 @@ async def test_the_live_end_begins_where_it_is_told(
     chain.drop(2)
     chain.mine("e")
     chain.mine("f")
-    await watched.caught_up()
+    for _ in range(STRANGE_LOOKS):
+        assert (await cursor(engine, watched.source)).last_sequence == 8
+        assert {"chain.reorganized"} - set(await watched.types()), "nothing in common is not believed at once"
+        await watched.caught_up()
+    assert "chain.reorganized" in await watched.types()
     assert await rows(engine, watched.source) == expected(watched.source, chain.events(3, 4))
     assert (await cursor(engine, watched.source)).last_sequence == 8
 

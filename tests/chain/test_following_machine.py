@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from activities.chain.following import Follower
+from activities.chain.following import STRANGE_LOOKS, Follower
 from activities.chain.ports import Lane
 from activities.chain.relayer import RelayerActivities
 from activities.chain.relayer_messages import CarryOut, RelayerCommand
@@ -189,8 +189,10 @@ class Machine(RuleBasedStateMachine):
         self.desk.lag, self.desk.before = 0, None
         if (await cursor(self.bridge.all, self.source)).block_number > self.chain.head.number:
             self.chain.mine()
-        for _ in range(60):
-            if not await self._look(self.followers[0]):
+        rests = 0
+        for _ in range(80):
+            rests = 0 if await self._look(self.followers[0]) else rests + 1
+            if rests > STRANGE_LOOKS:
                 break
         else:
             raise AssertionError("it does not come to rest")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from activities.chain.ports import ChainFault, FaultKind
-from activities.vendors.evm import EvmReader
+from activities.vendors.evm import EvmReader, Header
+from activities.vendors.rpc import Rpc
 from activities.vendors.utxo import UtxoReader
 from domain.chain import Block
 from kit.evm import interface
@@ -117,6 +121,48 @@ async def test_whatever_a_node_does_is_a_fault_in_time(
     fault = await fault_of(reader, node, reply)
     assert fault.kind is kind, fault.message
     assert fault.retry_after_seconds == (9 if reply.headers.get("Retry-After") else None)
+
+
+async def test_a_body_that_grows_when_it_is_unpacked_is_bounded(node: Vendor, reader: EvmReader) -> None:
+    packed = gzip.compress(b'{"jsonrpc":"2.0","id":1,"result":"' + b"0" * 50_000_000, 1)
+    fault = await fault_of(reader, node, Reply(packed, headers={"Content-Encoding": "gzip"}))
+    assert fault.kind in (FaultKind.TOO_MUCH, FaultKind.UNAVAILABLE)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-40_000, 40_000) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+_ANSWERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "jsonrpc": st.just("2.0"),
+        "id": st.sampled_from([7, 8, "7", None]) | _JSON,
+        "result": _JSON | st.just(header(7)),
+        "error": _JSON | st.fixed_dictionaries({}, optional={"code": _JSON, "message": _JSON, "data": _JSON}),
+        "message": _JSON,
+        "code": _JSON,
+    },
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(_ANSWERS, st.lists(_ANSWERS, max_size=3), _JSON, st.binary(max_size=60)),
+    st.sampled_from([200, 200, 400, 429, 500, 503]),
+    st.sampled_from([["eth_getBlockByNumber"], ["eth_getBlockByNumber", "eth_getLogs"]]),
+)
+def test_no_body_is_anything_but_results_or_faults(content: Any, status: int, methods: list[str]) -> None:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    rpc = Rpc("http://node.example/", timeout_seconds=1, max_body_bytes=1)
+    try:
+        found = rpc.results(7, methods, Header, status, None, body)
+    except ChainFault as fault:
+        assert fault.message
+        return
+    assert len(found) == len(methods)
+    assert all(each is None or isinstance(each, Header | ChainFault) for each in found)
 
 
 async def test_a_node_that_is_not_there_is_unavailable(node: Vendor) -> None:

@@ -71,6 +71,7 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/alerts/sending.py": "reads an attempt whose row is written, before it is handed over",
     "activities/alerts/watch.py": "finds overdue alerts of every tenant",
     "activities/vendors/mailbox.py": "is the vendor of a house without keys: keeps one message a transaction",
+    "activities/chain/beginning.py": "moves a cursor that skips the past to where the contract says that it stands",
     "activities/chain/gauges.py": "reads where every tenant's relayers stand, for the metrics",
     "activities/chain/following.py": "writes a piece of a chain with its cursor, coverage and events, one a commit",
     "activities/chain/relayer.py": "reads where a relayer stands; finds relayers of every tenant that are silent",
