@@ -128,7 +128,9 @@ async def worker(
     )
     outward = OutwardClient(allow=Reach.parse("127.0.0.0/8"))
     webhooks = create_webhook_worker(temporal, TASK_QUEUE, engine=engine, outward=outward)
-    chains = create_chain_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, turn_seconds=2.0)
+    chains = create_chain_worker(
+        temporal, TASK_QUEUE, engine=engine, chains=CHAINS, tokens={"local": TOKENS}, turn_seconds=2.0
+    )
     pace = FillPace(first_blocks=20, look_seconds=0.05)
     filling = create_backfill_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, pace=pace)
     relay = asyncio.create_task(create_relay(temporal, TASK_QUEUE, database_url, engine=engine).run())
