@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from operator import eq
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -94,7 +93,7 @@ class Desk:
             self._agreeing,
             lambda member: self._headers(member, numbers, lane),
             height=max(numbers),
-            same=eq,
+            same=tuple[Block, ...],
         )
         for member, other in agreed.others:
             _on_another_branch(member, other[-1], agreed)
@@ -102,8 +101,25 @@ class Desk:
 
     async def counter(self, source: Source, block: Block, lane: Lane) -> int | None:
         """See ``ChainDesk``. Who keeps no state that old is passed over, while somebody does."""
-        counted = await self._counted(source, block, lane)
-        return None if counted is None else counted.answer
+        if not source.sequenced:
+            return None
+        without = set[Member]()
+
+        async def ask(member: Member) -> int:
+            said = await reading.counter(member, source, block, lane)
+            if said is None:
+                without.add(member)
+                raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
+            return said
+
+        for need in sorted({self._agreeing, 1}, reverse=True):
+            try:
+                agreed = await self._inquire(lane, need, ask, height=block.number, same=int)
+                return agreed.answer
+            except Unavailable:
+                if not without:
+                    raise
+        return None
 
     async def fetch(
         self, source: Source, first: int, last: int, lane: Lane, *, after: Block | None, after_sequence: int | None
@@ -145,7 +161,7 @@ class Desk:
                         return None
                     await self._fork(joined.below, agreed, span.lane)
                 for member, _ in agreed.others:
-                    await self._convict(member, piece, joined.sequence, agreed)
+                    await self._convict(member, piece, agreed)
                 joined.add(piece, agreed)
         if joined.counter is None and span.source.sequenced:
             await self._end(joined, span)
@@ -153,38 +169,24 @@ class Desk:
 
     async def _end(self, joined: Joined, span: Piece) -> None:
         """None of those who agree keeps the last block's counter; another may, and is one against them."""
-        counted = await self._counted(span.source, joined.blocks[-1], span.lane)
-        if counted is None:
+        top = joined.blocks[-1]
+        counter = await self.counter(span.source, top, span.lane)
+        told = None if counter is None else joined.against(counter)
+        if counter is None or told is None:
+            joined.counter = counter
             return
-        told = joined.against(counted.answer)
-        if told is None:
-            joined.counter = counted.answer
-        elif counted.answer < (joined.sequence or 0) and len(counted.members) < self._agreeing:
-            # That there is an event, more of them say.
-            for member in counted.members:
-                member.accuse(told)
-        else:
+        alone = [member for member in self._pool.usable() if await self._says(member, counter, span, top)]
+        if counter > (joined.sequence or 0) or not 0 < len(alone) < self._agreeing:
             raise Unavailable(f"chain:{self._name}", told)
+        # That there is an event, more of them say.
+        for member in alone:
+            member.accuse(told)
 
-    async def _counted(self, source: Source, block: Block, lane: Lane) -> Agreed[int] | None:
-        if not source.sequenced:
-            return None
-        without = set[Member]()
-
-        async def ask(member: Member) -> int:
-            said = await reading.counter(member, source, block, lane)
-            if said is None:
-                without.add(member)
-                raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
-            return said
-
-        for need in sorted({self._agreeing, 1}, reverse=True):
-            try:
-                return await self._inquire(lane, need, ask, height=block.number, same=eq)
-            except Unavailable:
-                if not without:
-                    raise
-        return None
+    async def _says(self, member: Member, counter: int, span: Piece, top: Block) -> bool:
+        try:
+            return await reading.counter(member, span.source, top, span.lane) == counter
+        except ChainFault:
+            return False
 
     def _pieces(self, span: Piece) -> list[Piece]:
         """As wide as whoever is asked first bears."""
@@ -218,15 +220,15 @@ class Desk:
             self._agreeing,
             lambda member: reading.read(member, piece, after_sequence),
             height=piece.last,
-            same=reading.same,
+            same=reading.Word,
         )
 
-    async def _convict(self, member: Member, piece: Piece, after_sequence: int | None, agreed: Agreed[Reading]) -> None:
+    async def _convict(self, member: Member, piece: Piece, agreed: Agreed[Reading]) -> None:
         """Who says something else of the very same blocks, twice, is lying; of others, it is on another branch."""
         true = agreed.answer
         try:
             async with asyncio.timeout(self._pool.patience.hedge):
-                said = await reading.read(member, piece, after_sequence)
+                said = await reading.read(member, piece, None)
         except Contradicted as fault:
             member.accuse(fault.message)
             return
@@ -234,7 +236,7 @@ class Desk:
             return
         if (said.blocks[0].hash, said.blocks[-1].hash) != (true.blocks[0].hash, true.blocks[-1].hash):
             _on_another_branch(member, said.blocks[-1], agreed)
-        elif told := difference(said.events, true.events):
+        elif told := difference(said.events, true.events) or reading.miscounted(said, true):
             member.accuse(f"of the same blocks as {', '.join(agreed.names)}, it says otherwise: {told}")
 
     async def _fork(self, below: Block | None, agreed: Agreed[Reading], lane: Lane) -> None:
@@ -267,7 +269,7 @@ class Desk:
         ask: Callable[[Member], Awaitable[A]],
         *,
         height: int,
-        same: Callable[[A, A], bool],
+        same: Callable[[A], Any],
     ) -> Agreed[A]:
         return await Inquiry(self._name, self._pool, lane, need, ask, same=same, height=height).result()
 
