@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from operator import eq
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -93,7 +94,7 @@ class Desk:
             self._agreeing,
             lambda member: self._headers(member, numbers, lane),
             height=max(numbers),
-            same=tuple[Block, ...],
+            same=eq,
         )
         for member, other in agreed.others:
             _on_another_branch(member, other[-1], agreed)
@@ -101,25 +102,8 @@ class Desk:
 
     async def counter(self, source: Source, block: Block, lane: Lane) -> int | None:
         """See ``ChainDesk``. Who keeps no state that old is passed over, while somebody does."""
-        if not source.sequenced:
-            return None
-        without = set[Member]()
-
-        async def ask(member: Member) -> int:
-            said = await reading.counter(member, source, block, lane)
-            if said is None:
-                without.add(member)
-                raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
-            return said
-
-        for need in sorted({self._agreeing, 1}, reverse=True):
-            try:
-                agreed = await self._inquire(lane, need, ask, height=block.number, same=int)
-                return agreed.answer
-            except Unavailable:
-                if not without:
-                    raise
-        return None
+        counted = await self._counted(source, block, lane)
+        return None if counted is None else counted.answer
 
     async def fetch(
         self, source: Source, first: int, last: int, lane: Lane, *, after: Block | None, after_sequence: int | None
@@ -169,24 +153,38 @@ class Desk:
 
     async def _end(self, joined: Joined, span: Piece) -> None:
         """None of those who agree keeps the last block's counter; another may, and is one against them."""
-        top = joined.blocks[-1]
-        counter = await self.counter(span.source, top, span.lane)
-        told = None if counter is None else joined.against(counter)
-        if counter is None or told is None:
-            joined.counter = counter
+        counted = await self._counted(span.source, joined.blocks[-1], span.lane)
+        if counted is None:
             return
-        alone = [member for member in self._pool.usable() if await self._says(member, counter, span, top)]
-        if counter > (joined.sequence or 0) or not 0 < len(alone) < self._agreeing:
+        told = joined.against(counted.answer)
+        if told is None:
+            joined.counter = counted.answer
+        elif counted.answer < (joined.sequence or 0) and len(counted.members) < self._agreeing:
+            # That there is an event, more of them say.
+            for member in counted.members:
+                member.accuse(told)
+        else:
             raise Unavailable(f"chain:{self._name}", told)
-        # That there is an event, more of them say.
-        for member in alone:
-            member.accuse(told)
 
-    async def _says(self, member: Member, counter: int, span: Piece, top: Block) -> bool:
-        try:
-            return await reading.counter(member, span.source, top, span.lane) == counter
-        except ChainFault:
-            return False
+    async def _counted(self, source: Source, block: Block, lane: Lane) -> Agreed[int] | None:
+        if not source.sequenced:
+            return None
+        without = set[Member]()
+
+        async def ask(member: Member) -> int:
+            said = await reading.counter(member, source, block, lane)
+            if said is None:
+                without.add(member)
+                raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
+            return said
+
+        for need in sorted({self._agreeing, 1}, reverse=True):
+            try:
+                return await self._inquire(lane, need, ask, height=block.number, same=eq)
+            except Unavailable:
+                if not without:
+                    raise
+        return None
 
     def _pieces(self, span: Piece) -> list[Piece]:
         """As wide as whoever is asked first bears."""
@@ -220,7 +218,7 @@ class Desk:
             self._agreeing,
             lambda member: reading.read(member, piece, after_sequence),
             height=piece.last,
-            same=reading.Word,
+            same=reading.same,
         )
 
     async def _convict(self, member: Member, piece: Piece, agreed: Agreed[Reading]) -> None:
@@ -269,7 +267,7 @@ class Desk:
         ask: Callable[[Member], Awaitable[A]],
         *,
         height: int,
-        same: Callable[[A], Any],
+        same: Callable[[A, A], bool],
     ) -> Agreed[A]:
         return await Inquiry(self._name, self._pool, lane, need, ask, same=same, height=height).result()
 

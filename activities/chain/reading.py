@@ -61,24 +61,14 @@ def gap_of(source: Source, reading: Reading, after_sequence: int | None) -> str 
     return incomplete(reading.events, after_sequence, reading.counter) if source.sequenced else None
 
 
-class Word:
-    """A reading, equal to another if two providers agree by them; one that keeps no counter does not disagree on it."""
-
-    __hash__ = None  # type: ignore[assignment]  # what is equal to two others need not make them equal
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Word):
-            return NotImplemented
-        mine, yours = self._reading, other._reading
-        return (
-            mine.blocks[0].hash == yours.blocks[0].hash
-            and mine.blocks[-1].hash == yours.blocks[-1].hash
-            and (mine.counter is None or yours.counter is None or mine.counter == yours.counter)
-            and mine.events == yours.events
-        )
+def same(one: Reading, other: Reading) -> bool:
+    """Whether two providers agree; one that keeps no counter does not disagree about it."""
+    return (
+        one.blocks[0].hash == other.blocks[0].hash
+        and one.blocks[-1].hash == other.blocks[-1].hash
+        and (one.counter is None or other.counter is None or one.counter == other.counter)
+        and one.events == other.events
+    )
 
 
 def miscounted(said: Reading, true: Reading) -> str | None:
