@@ -80,6 +80,7 @@ STATUS: dict[int, frozenset[str]] = {
         "block_not_reached",
         "rewind_below_finalized",
         "job_over",
+        "job_forked",
         "job_not_paused",
         "job_not_failed",
         "job_external",

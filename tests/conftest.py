@@ -18,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.chain.filling import FillPace
 from activities.vendors.outward import OutwardClient
-from chainwork import create_chain_worker
+from chainwork import create_backfill_worker, create_chain_worker
+from crew import create_relay, create_webhook_worker, create_worker
 from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
@@ -34,7 +36,6 @@ from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
-from worker import create_relay, create_webhook_worker, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"
@@ -130,8 +131,10 @@ async def worker(
     chains = create_chain_worker(
         temporal, TASK_QUEUE, engine=engine, chains=CHAINS, tokens={"local": TOKENS}, turn_seconds=2.0
     )
+    pace = FillPace(first_blocks=20, look_seconds=0.05)
+    filling = create_backfill_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, pace=pace)
     relay = asyncio.create_task(create_relay(temporal, TASK_QUEUE, database_url, engine=engine).run())
-    async with running, webhooks, chains:
+    async with running, webhooks, chains, filling:
         await make_current(temporal, build)
         yield running
     relay.cancel()

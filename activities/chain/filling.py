@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -32,6 +32,9 @@ from domain.errors import Refusal
 from domain.ids import relayer_workflow_id
 from kit.clock import now
 
+#: Who leases a chunk, for operators.
+WORKER = f"{os.uname().nodename}:{os.getpid()}"
+
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +48,6 @@ class FillPace:
     look_seconds: float = 0.25
     #: A chunk whose turn does not come in this time gives its place in the process to others.
     patience_seconds: float = 300.0
-    lease: timedelta = timedelta(seconds=60)
 
 
 class Shared:
@@ -95,7 +97,7 @@ class _Ahead:
 
 
 class Filler:
-    """Fills one chunk. ``engine`` sees every tenant; ``worker`` is who leases it."""
+    """Fills one chunk. ``engine`` sees every tenant."""
 
     def __init__(
         self,
@@ -105,7 +107,6 @@ class Filler:
         shared: Shared,
         pace: FillPace,
         asked: FillChunk,
-        worker: str,
     ) -> None:
         self._engine = engine
         self._doorbell = doorbell
@@ -114,7 +115,6 @@ class Filler:
         self._pace = pace
         self._asked = asked
         self._whom = (asked.run.tenant_id, asked.run.job_id)
-        self._worker = worker
         #: Where the chunk stands, for who looks at the heartbeat.
         self.done_to: int | None = None
 
@@ -137,9 +137,7 @@ class Filler:
 
     async def _fill(self, source: Source, desk: ChainDesk) -> ChunkFilled:
         async with transaction(self._engine) as connection:
-            chunk = await filling.lease(
-                connection, *self._whom, self._asked.chunk_no, worker=self._worker, until=self._pace.lease
-            )
+            chunk = await filling.lease(connection, *self._whom, self._asked.chunk_no, worker=WORKER)
             if chunk is None:
                 raise NotYours("the job laid out its work anew")
             covered = await coverage.covered(connection, source.source_id)

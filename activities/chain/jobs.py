@@ -81,8 +81,7 @@ class FillingActivities:
     async def fill(self, asked: FillChunk) -> ChunkFilled:
         """Fill one chunk, from where it stands; heartbeats all the while."""
         source = await source_of(self._engine, await self._job(asked.run))
-        worker = activity.info().task_token.hex()[:8]
-        filler = Filler(self._engine, self._doorbell, self._chains, self._shared, self._pace, asked, worker)
+        filler = Filler(self._engine, self._doorbell, self._chains, self._shared, self._pace, asked)
         async with _heartbeats(lambda: (asked.chunk_no, filler.done_to)):
             return await filler.run(source)
 

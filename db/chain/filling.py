@@ -24,6 +24,8 @@ from domain.chain.ranges import Range, Ranges, count, difference, intersection
 
 #: So many chunks a job claims at a time; what is behind them, another job may take.
 CHUNKS_MAX = 500
+#: Who leased a chunk is taken to be at it for so long after its last sign; what is true is Temporal's to say.
+LEASE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +131,7 @@ async def _taken(connection: AsyncConnection, job: Job) -> Ranges:
     return tuple((row.first, row.last) for row in rows)
 
 
-async def lease(
-    connection: AsyncConnection, tenant: UUID, job_id: UUID, chunk_no: int, *, worker: str, until: timedelta
-) -> Chunk | None:
+async def lease(connection: AsyncConnection, tenant: UUID, job_id: UUID, chunk_no: int, *, worker: str) -> Chunk | None:
     """A chunk as it stands, and who is at it from now on; None where the job laid out its work anew."""
     rows = await connection.execute(
         text(
@@ -140,7 +140,7 @@ async def lease(
             " WHERE tenant_id = :tenant AND job_id = :job AND chunk_no = :chunk"
             " RETURNING first_block, last_block, done_to"
         ),
-        {"worker": worker, "until": until, "tenant": tenant, "job": job_id, "chunk": chunk_no},
+        {"worker": worker, "until": LEASE, "tenant": tenant, "job": job_id, "chunk": chunk_no},
     )
     row = rows.one_or_none()
     return None if row is None else Chunk(row.first_block, row.last_block, row.done_to)
@@ -281,7 +281,8 @@ async def _advance(
     """Move the chunk and the job's progress."""
     moved: Any = await connection.execute(
         text(
-            "UPDATE backfill_chunks SET done_to = :last, events_written = events_written + :events"
+            "UPDATE backfill_chunks SET done_to = :last, events_written = events_written + :events,"
+            " leased_until = clock_timestamp() + CAST(:until AS interval)"
             " WHERE tenant_id = :tenant AND job_id = :job AND chunk_no = :chunk AND done_to = :first - 1"
             " AND last_block >= :last"
         ),
@@ -289,6 +290,7 @@ async def _advance(
             "first": piece.first,
             "last": piece.last,
             "events": events,
+            "until": LEASE,
             "tenant": job.tenant_id,
             "job": job.job_id,
             "chunk": chunk_no,

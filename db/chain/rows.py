@@ -16,7 +16,7 @@ from domain.chain.identity import ConsumerIds
 
 _BLOCK_COLUMNS: Final = ("source_id", "tenant_id", "number", "hash", "parent_hash", "at")
 _EVENT_COLUMNS: Final = ("source_id", "tenant_id", *Event._fields[:-1], "at", "consumer_id")
-_TX, _ORDINAL, _AMOUNT, _AT = (Event._fields.index(name) for name in ("tx_hash", "ordinal", "amount", "at_seconds"))
+_AMOUNT: Final = Event._fields.index("amount")
 
 
 async def copy_blocks(connection: AsyncConnection, source: Source, blocks: Iterable[Block]) -> None:
@@ -75,15 +75,15 @@ def _event_rows(source: Source, events: Sequence[Event]) -> Iterator[tuple[Any, 
     consumer_id = ConsumerIds(source.namespace).of
     seconds, at = 0, instant_of(0)
     for event in events:
-        if event[_AT] != seconds:
-            seconds = event[_AT]
+        if event.at_seconds != seconds:
+            seconds = event.at_seconds
             at = instant_of(seconds)
-        amount = event[_AMOUNT]
+        amount = event.amount
         yield (
             *head,
             *event[:_AMOUNT],
             None if amount is None else Decimal(amount),
-            event[_AMOUNT + 1],
+            event.payload,
             at,
-            driver_uuid(consumer_id(event[_TX], event[_ORDINAL])),
+            driver_uuid(consumer_id(event.tx_hash, event.ordinal)),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -146,14 +145,6 @@ def check_progress(now: Progress, before: Progress | None) -> None:
         raise _no_progress(f"{before.covered_blocks} blocks were covered before", "covered_blocks")
     if now.events_written < before.events_written:
         raise _no_progress(f"{before.events_written} events were written before", "events_written")
-
-
-def joined(sequences: Sequence[int], after: int | None) -> bool:
-    """Whether numbers run on from ``after`` without a gap."""
-    if not sequences:
-        return True
-    first = sequences[0] if after is None else after + 1
-    return sequences[0] == first and sequences[-1] - first + 1 == len(sequences)
 
 
 def _faded(before: float | None, now: float, seconds: float) -> float:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client
 
-from activities.chain.filling import FillPace
-from chainwork import create_backfill_worker
 from db.ids import new_id
 from domain.identity import Scope
 from tests.api.caller import Caller, ok, refused
 from tests.chain.memory import CHAIN, MemoryChain, MemoryDesk, followed
-from tests.desk import TASK_QUEUE
+from tests.chain.model import CHAINS
 from tests.polling import eventually
 
 START, STATUS = "monitoring/backfill/start", "monitoring/backfill/status"
@@ -23,12 +19,12 @@ PROGRESS = "monitoring/backfill/progress"
 
 
 @pytest.fixture(scope="module")
-async def chain(temporal: Client, engine: AsyncEngine) -> AsyncIterator[MemoryDesk]:
-    """Somebody who fills what the run's worker orders."""
+def chain() -> Iterator[MemoryDesk]:
+    """What the run's worker fills from."""
     desk = MemoryDesk(MemoryChain(300))
-    pace = FillPace(first_blocks=20, look_seconds=0.05)
-    async with create_backfill_worker(temporal, TASK_QUEUE, engine=engine, chains={CHAIN: desk}, pace=pace):
-        yield desk
+    CHAINS[CHAIN] = desk
+    yield desk
+    del CHAINS[CHAIN]
 
 
 @pytest.fixture
@@ -131,7 +127,7 @@ async def test_a_job_of_ours_knows_its_progress_by_itself(service: Caller, relay
 
 
 async def test_jobs_are_listed_by_filters_and_pages_for_their_tenant_alone(
-    service: Caller, tenants_engine: AsyncEngine
+    service: Caller,
 ) -> None:
     told = {"from_block": 0, "to_block": 9, "covered_blocks": 1}
     made = [

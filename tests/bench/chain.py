@@ -10,6 +10,7 @@ import asyncio
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +26,7 @@ from domain.chain import ChainKind, Source
 from domain.ids import relayer_workflow_id
 from kit.clock import now
 from tests.anvil import Chain, running
+from tests.bench import decoding
 from tests.bench.flooding import OPTIONS, Flood, deployed
 from tests.bench.load import Errors, Latencies, Throughput
 from tests.bench.report import Row, throughput_row
@@ -35,7 +37,7 @@ EVENTS, EVENTS_QUICK = 1_000_000, 60_000
 #: So many events the plain loop gets, which is slow.
 PLAIN_EVENTS, PLAIN_BLOCKS = 20_000, 16
 CHUNK_BLOCKS = 100
-LIMIT_SECONDS = 900.0
+LIMIT_SECONDS, POLL_SECONDS = 900.0, 0.5
 #: Blocks of one event each, which the live end tells of.
 BLOCKS, BLOCKS_QUICK, BLOCK_SECONDS = 300, 40, 0.1
 AIM_EVENTS, AIM_MIB, AIM_P99_MS = 50_000, 300, 500
@@ -53,7 +55,8 @@ async def measure(bench: Bench, rounds: int) -> list[Row]:
             rows = await _backfills(bench, flood, last, rounds)
         # Another node: the live end is not to be measured beside what a million events left in the first.
         with running(kept, *OPTIONS, port=bench.chain_port) as chain:
-            return rows + await _live(bench, await asyncio.to_thread(deployed, chain, kept), chain)
+            rows += await _live(bench, await asyncio.to_thread(deployed, chain, kept), chain)
+    return [*rows, *(replace(row, section=SECTION) for row in decoding.measure(rounds))]
 
 
 async def _backfills(bench: Bench, flood: Flood, last: int, rounds: int) -> list[Row]:
@@ -106,8 +109,8 @@ async def _backfill(bench: Bench, flood: Flood, last: int) -> tuple[Throughput, 
     answer = await bench.http.post("/api/v1/monitoring/backfill/start", body, key=str(new_id()))
     job: dict[str, Any] = json.loads(answer)
     while job["status"] not in ("completed", "failed") and time.monotonic() < began + LIMIT_SECONDS:
-        await asyncio.sleep(0.25)
-        peak = max(peak, bench.meter.memory_mib()["worker"])
+        await asyncio.sleep(POLL_SECONDS)
+        peak = max(peak, bench.meter.memory_mib("worker")["worker"])
         job = json.loads(await bench.http.get(f"/api/v1/monitoring/backfill/{job['job_id']}"))
     took, usage = time.monotonic() - began, bench.meter.since(meter)
     if job["status"] != "completed" or not (job["verification"] or {}).get("agrees"):

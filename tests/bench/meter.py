@@ -68,9 +68,14 @@ class Meter:
         self.others.append(others)
         return Usage(seconds, by_role, others)
 
-    def memory_mib(self) -> dict[str, float]:
-        """Memory by role, in MiB: what each process has for itself, and shared pages by their share."""
-        return {role: sum(_pss(one) for one in _family(role, pid)) / _MIB for role, pid in self._roles.items()}
+    def memory_mib(self, *wanted: str) -> dict[str, float]:
+        """Memory by role, of these or of all, in MiB: what each process has for itself, and shared pages by their
+        share."""
+        return {
+            role: sum(_pss(one) for one in _family(role, pid)) / _MIB
+            for role, pid in self._roles.items()
+            if not wanted or role in wanted
+        }
 
 
 def _family(role: str, pid: int) -> list[psutil.Process]:

@@ -24,6 +24,7 @@ from domain.ids import chain_workflow_id, reconciliation_workflow_id, transfer_w
 from kit.clock import now
 from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.histories.alerts import ALERTS
+from tests.histories.backfills import BACKFILLS
 from tests.histories.book import BOOK
 from tests.histories.chains import CHAIN_STORIES
 from tests.histories.ledger import LEDGER
@@ -309,6 +310,7 @@ STORIES: dict[str, Story] = {
         *ALERTS,
         *WEBHOOKS,
         *RELAYERS,
+        *BACKFILLS,
         *CHAIN_STORIES,
     )
 }
