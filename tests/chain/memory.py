@@ -14,7 +14,7 @@ from activities.chain.ports import Forked, Lane, ProviderHealth
 from db.chain import sources
 from db.engine import tenant_transaction
 from db.ids import new_id
-from domain.chain import Block, ChainKind, Event, Fetched, Head, Source
+from domain.chain import Block, Books, ChainKind, Event, Fetched, Head, Source
 from domain.errors import Unavailable
 
 CHAIN = "mem"
@@ -125,6 +125,9 @@ class MemoryDesk:
     async def counter(self, source: Source, block: Block, lane: Lane) -> int | None:
         self.requests += 1
         return self.chain.counter(block.number) if self.keeps_state else None
+
+    async def books(self, source: Source, token: bytes, block: Block, lane: Lane) -> Books | None:
+        return None
 
     def health(self) -> Sequence[ProviderHealth]:
         return ()
