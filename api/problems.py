@@ -84,6 +84,7 @@ STATUS: dict[int, frozenset[str]] = {
         "job_not_failed",
         "job_external",
         "job_not_external",
+        "job_forked",
         "progress_invalid",
     },
     413: frozenset({"body_too_large"}),
