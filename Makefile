@@ -7,10 +7,10 @@ WORKERS ?= 3
 # Where Python may not keep bytecode, every process compiles everything anew, and a worker its workflows for each run.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help up down status demo demo-chain test soak bench check lock
+.PHONY: help up down status demo demo-chain test soak soak-chain bench check lock
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(READY) ## start everything; prints where the API, its docs and the Temporal UI are
 	@$(PY) -m tools up --detach
@@ -33,6 +33,9 @@ test: check ## run every check and every test (WORKERS=3 processes; ARGS=path::t
 
 soak: $(READY) ## kill every process at random under load, and judge the outcome (SEED= KILLS=60 MINUTES=10)
 	$(PY) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+soak-chain: $(READY) ## follow real chains through faults, reorganisations and killed workers (SEED= ROUNDS=10)
+	HOLDFAST_PROOF_SEED=$(SEED) HOLDFAST_PROOF_ROUNDS=$(or $(ROUNDS),10) $(PY) -m pytest -s -p no:xdist tests/chain/test_proof_deaths.py
 
 bench: $(READY) ## measure everything beside its baseline, into docs/benchmarks.md (ARGS=--help)
 	$(PY) -m tests.bench $(ARGS)

@@ -21,6 +21,7 @@ from temporalio.worker import Worker
 from activities.chain.filling import FillPace
 from activities.vendors.outward import OutwardClient
 from chainwork import create_backfill_worker, create_chain_worker
+from crew import create_relay, create_webhook_worker, create_worker
 from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
@@ -35,7 +36,6 @@ from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
-from worker import create_relay, create_webhook_worker, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"
@@ -128,7 +128,9 @@ async def worker(
     )
     outward = OutwardClient(allow=Reach.parse("127.0.0.0/8"))
     webhooks = create_webhook_worker(temporal, TASK_QUEUE, engine=engine, outward=outward)
-    chains = create_chain_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, turn_seconds=2.0)
+    chains = create_chain_worker(
+        temporal, TASK_QUEUE, engine=engine, chains=CHAINS, tokens={"local": TOKENS}, turn_seconds=2.0
+    )
     pace = FillPace(first_blocks=20, look_seconds=0.05)
     filling = create_backfill_worker(temporal, TASK_QUEUE, engine=engine, chains=CHAINS, pace=pace)
     relay = asyncio.create_task(create_relay(temporal, TASK_QUEUE, database_url, engine=engine).run())

@@ -44,6 +44,7 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
     start = partial(_start, task_queue)
     return {
         **_watches(start),
+        **_chains(start),
         "holdfast:book-audit": _every(
             15 * _MINUTE,
             start(
@@ -73,17 +74,6 @@ def schedules(task_queue: str, *, price_refresh_seconds: int = PRICE_REFRESH_SEC
                 summary="compare what is new in every tenant's books",
             ),
             offset=17 * _MINUTE,
-            catchup=_HOUR // 2,
-        ),
-        "holdfast:chain-reconciliation": _every(
-            _HOUR,
-            start(
-                ChainReconciliationWorkflow.run,
-                BooksSweep(),
-                name="chain-reconciliation",
-                summary="compare what contracts say of their money with events and ledger",
-            ),
-            offset=27 * _MINUTE,
             catchup=_HOUR // 2,
         ),
         "holdfast:reconciliation-full": _every(
@@ -125,15 +115,6 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
                 summary="wake the workflows of tenants whose commands wait",
             ),
         ),
-        "holdfast:chain-settlement-watch": _every(
-            _MINUTE,
-            start(
-                ChainSettlementWatchWorkflow.run,
-                name="chain-settlement-watch",
-                summary="wake the settlement of relayers whose final events wait",
-            ),
-            offset=timedelta(seconds=10),
-        ),
         "holdfast:webhook-watch": _every(
             _MINUTE,
             start(
@@ -142,15 +123,6 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
                 summary="wake the workflows of endpoints whose deliveries wait",
             ),
             offset=timedelta(seconds=40),
-        ),
-        "holdfast:backfill-watch": _every(
-            _MINUTE,
-            start(
-                BackfillWatchWorkflow.run,
-                name="backfill-watch",
-                summary="bring back the workflows of backfill jobs that show nothing",
-            ),
-            offset=timedelta(seconds=30),
         ),
         "holdfast:alert-watch": _every(
             _MINUTE,
@@ -161,6 +133,35 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
             ),
             offset=timedelta(seconds=50),
         ),
+        "holdfast:book-watch": _every(
+            _MINUTE,
+            start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
+            offset=timedelta(seconds=20),
+        ),
+    }
+
+
+def _chains(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, Schedule]:
+    """Who look after what is followed on chains."""
+    return {
+        "holdfast:chain-settlement-watch": _every(
+            _MINUTE,
+            start(
+                ChainSettlementWatchWorkflow.run,
+                name="chain-settlement-watch",
+                summary="wake the settlement of relayers whose final events wait",
+            ),
+            offset=timedelta(seconds=10),
+        ),
+        "holdfast:backfill-watch": _every(
+            _MINUTE,
+            start(
+                BackfillWatchWorkflow.run,
+                name="backfill-watch",
+                summary="bring back the workflows of backfill jobs that show nothing",
+            ),
+            offset=timedelta(seconds=30),
+        ),
         "holdfast:relayer-watch": _every(
             _MINUTE,
             start(
@@ -170,10 +171,16 @@ def _watches(start: Callable[..., ScheduleActionStartWorkflow]) -> Mapping[str, 
             ),
             offset=timedelta(seconds=30),
         ),
-        "holdfast:book-watch": _every(
-            _MINUTE,
-            start(BookWatchWorkflow.run, name="book-watch", summary="wake the margin book when it is behind"),
-            offset=timedelta(seconds=20),
+        "holdfast:chain-reconciliation": _every(
+            _HOUR,
+            start(
+                ChainReconciliationWorkflow.run,
+                BooksSweep(),
+                name="chain-reconciliation",
+                summary="compare what contracts say of their money with events and ledger",
+            ),
+            offset=27 * _MINUTE,
+            catchup=_HOUR // 2,
         ),
     }
 

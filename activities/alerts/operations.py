@@ -27,7 +27,13 @@ _TOLD: Final[Mapping[str, tuple[AlertType, Severity, Mapping[str, str]]]] = {
     "chain.books_differ": (
         AlertType.BOOKS_DIFFER,
         Severity.CRITICAL,
-        {"relayer": "relayer_id", "token": "token", "block": "block_number", "unexplained": "unexplained"},
+        {
+            "relayer": "relayer_id",
+            "token": "token",
+            "block": "block_number",
+            "unexplained": "unexplained",
+            "reason": "detail",
+        },
     ),
     "backfill.failed": (
         AlertType.BACKFILL_FAILED,

@@ -31,7 +31,7 @@ from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
 from db.step import step
 from domain.chain import Block, Books, Source
 from domain.chain.books import Part, compare, explained, unexplained
-from domain.errors import Refusal, Unavailable
+from domain.errors import Refusal
 from domain.ids import relayer_workflow_id
 
 RECONCILED: Final = "chain.books_reconciled"
@@ -53,7 +53,7 @@ class BooksReadingActivities:
     async def read(self, run: ChainSettlementRun) -> ReadBooks:
         """What a contract says of its money as of the last final block, in each token that it held and the desk knows.
 
-        Raises ``Unavailable`` where its chain does not answer.
+        Raises ``Unavailable`` where its chain does not answer, and refuses ``chain_unknown``.
         """
         async with tenant_transaction(self._engine, run.tenant_id) as connection:
             source = await _source(connection, run)
@@ -64,7 +64,7 @@ class BooksReadingActivities:
             return ReadBooks(block_number=0 if block is None else block.number, block_hash="0x")
         desk = self._desks.get(source.chain)
         if desk is None:
-            raise Unavailable(f"chain:{source.chain}", "the configuration of this worker has no such chain")
+            raise Refusal("chain_unknown", f"the configuration of this worker has no chain {source.chain}")
         told = []
         for token in tokens:
             said = await desk.books(source, token, block, Lane.JOB)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from operator import eq
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -93,7 +94,7 @@ class Desk:
             self._agreeing,
             lambda member: self._headers(member, numbers, lane),
             height=max(numbers),
-            same=tuple[Block, ...],
+            same=eq,
         )
         for member, other in agreed.others:
             _on_another_branch(member, other[-1], agreed)
@@ -101,45 +102,13 @@ class Desk:
 
     async def counter(self, source: Source, block: Block, lane: Lane) -> int | None:
         """See ``ChainDesk``. Who keeps no state that old is passed over, while somebody does."""
-        if not source.sequenced:
-            return None
-        without = set[Member]()
-
-        async def ask(member: Member) -> int:
-            said = await reading.counter(member, source, block, lane)
-            if said is None:
-                without.add(member)
-                raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
-            return said
-
-        return await self._kept(lane, ask, block, without)
+        counted = await self._counted(source, block, lane)
+        return None if counted is None else counted.answer
 
     async def books(self, source: Source, token: bytes, block: Block, lane: Lane) -> Books | None:
         """See ``ChainDesk``; as ``counter`` is asked for."""
-        without = set[Member]()
-
-        async def ask(member: Member) -> Books:
-            said = await reading.books(member, source, token, block, lane)
-            if said is None:
-                without.add(member)
-                raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
-            return said
-
-        return await self._kept(lane, ask, block, without)
-
-    async def _kept(
-        self, lane: Lane, ask: Callable[[Member], Awaitable[A]], block: Block, without: set[Member]
-    ) -> A | None:
-        """What enough of those say who keep the state of a block, or a single one where no more do; None where nobody
-        does."""
-        for need in sorted({self._agreeing, 1}, reverse=True):
-            try:
-                agreed: Agreed[A] = await self._inquire(lane, need, ask, height=block.number, same=_itself)
-                return agreed.answer
-            except Unavailable:
-                if not without:
-                    raise
-        return None
+        said = await self._kept(lambda member: reading.books(member, source, token, block, lane), block, lane)
+        return None if said is None else said.answer
 
     async def fetch(
         self, source: Source, first: int, last: int, lane: Lane, *, after: Block | None, after_sequence: int | None
@@ -182,10 +151,52 @@ class Desk:
                     if piece.first > span.first:
                         return None
                     await self._fork(joined.below, agreed, span.lane)
+                for member, _ in agreed.others:
+                    await self._convict(member, piece, joined.sequence, agreed)
                 joined.add(piece, agreed)
         if joined.counter is None and span.source.sequenced:
-            joined.end(await self.counter(span.source, joined.blocks[-1], span.lane), self._name)
+            await self._end(joined, span)
         return joined.fetched(span)
+
+    async def _end(self, joined: Joined, span: Piece) -> None:
+        """None of those who agree keeps the last block's counter; another may, and is one against them."""
+        counted = await self._counted(span.source, joined.blocks[-1], span.lane)
+        if counted is None:
+            return
+        told = joined.against(counted.answer)
+        if told is None:
+            joined.counter = counted.answer
+        elif counted.answer < (joined.sequence or 0) and len(counted.members) < self._agreeing:
+            # That there is an event, more of them say.
+            for member in counted.members:
+                member.accuse(told)
+        else:
+            raise Unavailable(f"chain:{self._name}", told)
+
+    async def _counted(self, source: Source, block: Block, lane: Lane) -> Agreed[int] | None:
+        if not source.sequenced:
+            return None
+        return await self._kept(lambda member: reading.counter(member, source, block, lane), block, lane)
+
+    async def _kept(self, ask: Callable[[Member], Awaitable[A | None]], block: Block, lane: Lane) -> Agreed[A] | None:
+        """What enough of those say who keep the state of a block, or a single one where no more do; None where nobody
+        does."""
+        without = set[Member]()
+
+        async def asked(member: Member) -> A:
+            said = await ask(member)
+            if said is None:
+                without.add(member)
+                raise ChainFault(FaultKind.NO_STATE, f"it keeps no state of block {block.number}")
+            return said
+
+        for need in sorted({self._agreeing, 1}, reverse=True):
+            try:
+                return await self._inquire(lane, need, asked, height=block.number, same=eq)
+            except Unavailable:
+                if not without:
+                    raise
+        return None
 
     def _pieces(self, span: Piece) -> list[Piece]:
         """As wide as whoever is asked first bears."""
@@ -214,16 +225,13 @@ class Desk:
             await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
 
     async def _read(self, piece: Piece, after_sequence: int | None) -> Agreed[Reading]:
-        agreed = await self._inquire(
+        return await self._inquire(
             piece.lane,
             self._agreeing,
             lambda member: reading.read(member, piece, after_sequence),
             height=piece.last,
-            same=lambda answer: (answer.blocks[0].hash, answer.blocks[-1].hash, answer.events),
+            same=reading.same,
         )
-        for member, _ in agreed.others:
-            await self._convict(member, piece, after_sequence, agreed)
-        return agreed
 
     async def _convict(self, member: Member, piece: Piece, after_sequence: int | None, agreed: Agreed[Reading]) -> None:
         """Who says something else of the very same blocks, twice, is lying; of others, it is on another branch."""
@@ -271,7 +279,7 @@ class Desk:
         ask: Callable[[Member], Awaitable[A]],
         *,
         height: int,
-        same: Callable[[A], Any],
+        same: Callable[[A, A], bool],
     ) -> Agreed[A]:
         return await Inquiry(self._name, self._pool, lane, need, ask, same=same, height=height).result()
 
@@ -285,8 +293,3 @@ class Desk:
 
 def _on_another_branch(member: Member, top: Block, agreed: Agreed[Any]) -> None:
     member.lags(f"its block {top.number} is not that of {', '.join(agreed.names)}")
-
-
-def _itself(said: Any) -> Any:
-    """Answers are the same where they are equal."""
-    return said

@@ -33,7 +33,7 @@ async def vouched(chain: str, pool: Pool, lane: Lane, need: int) -> Head:
     others = [member for member in pool.usable() if since - member.heard_at > pool.patience.heads]
     looks = [asyncio.ensure_future(look(member)) for member in others] if len(pool.members) > need else []
     try:
-        await Inquiry(chain, pool, lane, need, look, same=lambda _: None).result()
+        await Inquiry(chain, pool, lane, need, look, same=lambda *_: True).result()
         if looks:
             await asyncio.wait(looks, timeout=pool.patience.hedge)
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from activities.chain.quorum import Agreed
 from activities.chain.reading import Piece, Reading, gap_of
 from domain.chain import Block, Event, Fetched, Source
-from domain.errors import Unavailable
 
 
 class Joined:
@@ -54,14 +53,12 @@ class Joined:
         self._unsure = None
         return first
 
-    def end(self, counter: int | None, chain: str) -> None:
-        """The counter as of the last block, by somebody who keeps it; raises ``Unavailable`` where events miss."""
-        if counter is not None and self.sequence is not None and counter != self.sequence:
-            last = self.blocks[-1].number
-            raise Unavailable(
-                f"chain:{chain}", f"events to block {last} end with number {self.sequence}, the counter says {counter}"
-            )
-        self.counter = counter
+    def against(self, counter: int) -> str | None:
+        """In words, that the counter as of the last block is another than the last event's number."""
+        if self.sequence is None or counter == self.sequence:
+            return None
+        last = self.blocks[-1].number
+        return f"events up to block {last} end with number {self.sequence}, and the counter says {counter}"
 
     def fetched(self, span: Piece) -> Fetched:
         """All of it. Unless the range is whole, blocks between its ends are those with events."""

@@ -53,7 +53,7 @@ class Inquiry(Generic[A]):
         need: int,
         ask: Callable[[Member], Awaitable[A]],
         *,
-        same: Callable[[A], Any],
+        same: Callable[[A, A], bool],
         height: int | None = None,
     ) -> None:
         self._chain = chain
@@ -113,6 +113,8 @@ class Inquiry(Generic[A]):
             self._pending, timeout=self._pool.patience.hedge, return_when=asyncio.FIRST_COMPLETED
         )
         if not done:
+            # Who failed before may do better by now than who is still silent.
+            self._asked = self._answers.keys() | {member for member, _ in self._pending.values()}
             self._start(extra=len(self._pending))
             return
         for task in done:
@@ -154,16 +156,15 @@ class Inquiry(Generic[A]):
         return not self._answers and set(self._kinds.values()) == {FaultKind.BEHIND}
 
     def _majority(self) -> list[Member]:
-        groups: list[tuple[Any, list[Member]]] = []
+        groups: list[list[Member]] = []
         for member, answer in self._answers.items():
-            said = self._same(answer)
-            for known, members in groups:
-                if known == said:
-                    members.append(member)
+            for group in groups:
+                if all(self._same(self._answers[other], answer) for other in group):
+                    group.append(member)
                     break
             else:
-                groups.append((said, [member]))
-        return max((members for _, members in groups), key=len, default=[])
+                groups.append([member])
+        return max(groups, key=len, default=[])
 
     def _agreed(self, members: list[Member]) -> Agreed[A]:
         others = tuple((member, answer) for member, answer in self._answers.items() if member not in members)

@@ -68,6 +68,16 @@ def gap_of(source: Source, reading: Reading, after_sequence: int | None) -> str 
     return incomplete(reading.events, after_sequence, reading.counter) if source.sequenced else None
 
 
+def same(one: Reading, other: Reading) -> bool:
+    """Whether two providers agree; one that keeps no counter does not disagree about it."""
+    return (
+        one.blocks[0].hash == other.blocks[0].hash
+        and one.blocks[-1].hash == other.blocks[-1].hash
+        and (one.counter is None or other.counter is None or one.counter == other.counter)
+        and one.events == other.events
+    )
+
+
 async def headers(member: Member, numbers: Sequence[int], lane: Lane) -> list[Block]:
     """Headers at these heights, in this order; raises ``ChainFault``."""
     found: list[Block] = []

@@ -70,13 +70,7 @@ class EvmReader:
         """The last block, and the last that the chain calls final; a node that knows no finality is no fault."""
         asked = [("eth_getBlockByNumber", [tag, False]) for tag in ("latest", "finalized")]
         async with self._rpc.deadline():
-            if self._batch == 1:
-                answers: Sequence[Header | ChainFault | None] = [
-                    (await self._rpc.batch([call], Header))[0] for call in asked
-                ]
-            else:
-                answers = await self._batched(asked)
-        latest, finalized = answers
+            latest, finalized = await self._batched(asked)
         if isinstance(latest, ChainFault):
             raise latest
         if latest is None:
@@ -171,13 +165,18 @@ class EvmReader:
         return found
 
     async def _batched(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> Sequence[Header | ChainFault | None]:
-        """One request; a node that does not take so many calls in one is asked for fewer from then on."""
-        try:
-            return await self._rpc.batch(calls, Header)
-        except ChainFault as fault:
-            if len(calls) > 1 and fault.kind in (FaultKind.TOO_WIDE, FaultKind.TOO_MUCH, FaultKind.REFUSED):
+        """One request; a node that does not take so many calls in one is asked for fewer from then on. Some take no two
+        together."""
+        if self._batch > 1 or len(calls) == 1:
+            try:
+                return await self._rpc.batch(calls, Header)
+            except ChainFault as fault:
+                if len(calls) == 1 or fault.kind not in (FaultKind.TOO_WIDE, FaultKind.TOO_MUCH, FaultKind.REFUSED):
+                    raise
                 self._batch = max(1, len(calls) // 4)
-            raise
+                if len(calls) > 2:
+                    raise ChainFault(FaultKind.TOO_MUCH, fault.message) from fault
+        return [(await self._rpc.batch([call], Header))[0] for call in calls]
 
 
 def _header(number: int, header: Header | ChainFault | None) -> Block:

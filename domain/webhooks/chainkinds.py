@@ -41,14 +41,14 @@ _BOOKS: Final = data_of(
     relayer_id=TEXT,
     token=TEXT,
     block_number=COUNT,
-    balance=_MAYBE_DIGITS,
-    held=_MAYBE_DIGITS,
-    owed=_MAYBE_DIGITS,
-    ledger_held=_MAYBE_DIGITS,
-    ledger_owed=_MAYBE_DIGITS,
-    explained=_MAYBE_DIGITS,
-    unexplained=_MAYBE_DIGITS,
-    detail={},
+    balance=_DIGITS,
+    held=_DIGITS,
+    owed=_DIGITS,
+    ledger_held=_DIGITS,
+    ledger_owed=_DIGITS,
+    explained=_DIGITS,
+    unexplained=_DIGITS,
+    detail=TEXT,
 )
 
 CHAIN_KINDS: Final[tuple[EventKind, ...]] = (

@@ -127,6 +127,7 @@ class MemoryDesk:
         return self.chain.counter(block.number) if self.keeps_state else None
 
     async def books(self, source: Source, token: bytes, block: Block, lane: Lane) -> Books | None:
+        """None: its contract holds no money."""
         return None
 
     def health(self) -> Sequence[ProviderHealth]:

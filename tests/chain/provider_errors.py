@@ -126,6 +126,7 @@ TOO_MUCH = (
         100,
     ),
     _too_much("Infura", "docs.infura.io, eth_getLogs", -32005, "query timeout exceeded"),
+    _too_much("Linea", "docs.linea.build, eth_getLogs", -32005, "query returned more than 10000 results"),
     _too_much(
         "LlamaRPC, reth",
         "ponder",
@@ -170,6 +171,13 @@ BEHIND = tuple(
         ("geth", "execution-apis#534", -32000, "header not found", CALL),
         ("geth", "execution-apis, eth_getLogs tests", -32602, "block range extends beyond current head block", LOGS),
         ("geth", "EIP-234", -32000, "unknown block", LOGS),
+        (
+            "PublicNode",
+            "execution-apis, eth_getLogs tests",
+            -32602,
+            "block range extends beyond current head block: requested 120, head 100",
+            LOGS,
+        ),
         ("reth", "paradigmxyz/reth#20202", -32602, "block range exceeds current head block", LOGS),
         ("Besu", "execution-apis#534", -32000, "Block not found", CALL),
         (

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import pairwise
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from activities.chain.ports import ChainFault, FaultKind
 from activities.vendors.evm import EvmReader
 from domain.chain import Books, Source
 from kit.evm import decode, interface
@@ -69,42 +67,12 @@ async def test_it_reads_every_event_as_web3_does(desk: Desk, source: Source, rea
         assert event.subject == arguments.get("escrow_id", event.account)
 
 
-async def test_heads_headers_and_counters_are_the_nodes_own(desk: Desk, source: Source, reader: EvmReader) -> None:
-    assert await reader.network() == source.network
-    head = await reader.head()
-    assert head.finalized is not None
-    assert head.finalized <= head.latest.number
-    blocks = await reader.blocks(range(head.latest.number + 1))
-    assert [block.number for block in blocks] == list(range(head.latest.number + 1))
-    assert all(block.parent_hash == before.hash for before, block in pairwise(blocks))
-    assert blocks[-1] == head.latest
-    events = await reader.events(source, 0, head.latest.number)
-    for block in blocks:
-        there = [event for event in events if event.block_number == block.number]
-        assert await reader.events_of(source, block) == there
-        assert all(event.block_hash == block.hash and event.at_seconds in (0, block.at_seconds) for event in there)
-        last = [event.sequence for event in events if event.block_number <= block.number]
-        # The contract stands from block 1 on.
-        assert await reader.counter(source, block) == ((last or [0])[-1] if block.number else None)
-    said, told = await reader.books(source, bytes(20), head.latest), desk.books()
+async def test_books_are_the_contracts_own(desk: Desk, source: Source, reader: EvmReader) -> None:
+    head = (await reader.head()).latest
+    said, told = await reader.books(source, bytes(20), head), desk.books()
     assert said == Books(told.sequence, told.balance, told.held, told.owed)
-    assert await reader.books(source, bytes(20), blocks[0]) is None
-
-
-async def test_a_block_that_is_not_there_is_behind(desk: Desk, source: Source, reader: EvmReader) -> None:
-    head = await reader.head()
-    unknown = head.latest._replace(hash=bytes(31) + b"\x01")
-    beyond = head.latest.number + 1
-    asks: list[Callable[[], Awaitable[object]]] = [
-        lambda: reader.blocks([beyond - 1, beyond]),
-        lambda: reader.events(source, beyond, beyond + 10),
-        lambda: reader.events_of(source, unknown),
-        lambda: reader.counter(source, unknown),
-    ]
-    for ask in asks:
-        with pytest.raises(ChainFault) as fault:
-            await ask()
-        assert fault.value.kind is FaultKind.BEHIND, fault.value.message
+    (before,) = await reader.blocks([0])
+    assert await reader.books(source, bytes(20), before) is None
 
 
 def _plain(arguments: dict[str, Any]) -> dict[str, Any]:

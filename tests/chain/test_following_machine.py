@@ -32,7 +32,7 @@ from tests.chain.watching import as_told, cursor, expected, register, replayed, 
 from tests.model.machine import Bridge
 
 EXAMPLES = int(os.environ.get("HOLDFAST_MODEL_EXAMPLES", "0"))
-SHORT, STEPS = 25, 30
+SHORT, STEPS = 15, 30
 #: What a run must have met, or it shows less than it says.
 MET = {"reorg", "reorg while fetching", "lag", "restart", "rewind", "filled", "away", "race", "final"}
 names = st.lists(st.sampled_from("abcdefghijklmnop"), max_size=3, unique=True)
@@ -45,6 +45,9 @@ class Chained(Bridge):
         super().__init__(database_url)
         self.all = create_engine(database_url, Role.ENGINE, pool_size=6)
         self.met = Counter()
+
+    def __enter__(self) -> Chained:
+        return self
 
     def __exit__(self, *raised: Any) -> None:
         self.run(self.all.dispose())

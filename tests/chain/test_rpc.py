@@ -209,12 +209,28 @@ async def test_who_takes_no_large_batch_is_asked_in_smaller_ones(node: Vendor, r
         return one_by_one(asked)
 
     node.answer = answer
-    for _ in range(2):
-        with pytest.raises(ChainFault) as fault:
-            await reader.blocks(range(10))
-        assert fault.value.kind is FaultKind.TOO_MUCH
+    with pytest.raises(ChainFault) as fault:
+        await reader.blocks(range(10))
+    assert fault.value.kind is FaultKind.TOO_MUCH
     assert len(await reader.blocks(range(10))) == 10
     assert (await reader.head()).latest.number == 99
+
+
+async def test_a_node_that_takes_no_batch_at_all_has_a_head(node: Vendor, reader: EvmReader) -> None:
+    one_by_one = results(headers)
+
+    def answer(asked: Asked) -> Reply:
+        if isinstance(asked.json(), list):
+            return Reply({"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "Invalid Request"}}, 400)
+        return one_by_one(asked)
+
+    node.answer = answer
+    assert [(await reader.head()).finalized for _ in range(2)] == [99, 99]
+    assert len(node.asked) == 1 + 2 + 2
+    node.say({"error": "no such key"}, 401)
+    with pytest.raises(ChainFault) as fault:
+        await reader.head()
+    assert fault.value.kind is FaultKind.REFUSED
 
 
 async def test_a_node_that_knows_no_finality_has_a_head(node: Vendor, reader: EvmReader) -> None:

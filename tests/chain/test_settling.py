@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
 from activities.escrow.messages import ApproveMessage, FundMessage, PassDeadlineMessage
-from db.engine import tenant_transaction
+from db.chain import settling, sources
+from db.engine import tenant_transaction, transaction
+from domain.chain import RelayerStatus
 from domain.controls import FreezeScope
 from domain.errors import Refusal, Unavailable
 from domain.ledger import Balance, chain_account
@@ -162,6 +164,31 @@ async def test_nothing_is_settled_ahead_of_what_is_missing_or_not_final(chain_de
         )
         await connection.execute(text(moved), {"s": contract.source.source_id})
     assert (await chain_desk.settle()).count == 2
+
+
+async def test_what_waits_too_long_is_found(chain_desk: ChainDesk) -> None:
+    contract = chain_desk.contract
+    contract.funded()
+    await contract.register(chain_desk.engine)
+
+    async def waiting(seconds: int = 0) -> list[str]:
+        async with transaction(chain_desk.engine) as connection:
+            found = await settling.list_waiting(connection, timedelta(seconds=seconds), limit=10_000)
+        return [each.relayer_id for each in found if each.tenant_id == contract.tenant]
+
+    await contract.write(chain_desk.engine, final=False)
+    assert await waiting() == []
+    await contract.write(chain_desk.engine)
+    assert (await waiting(), await waiting(60)) == ([contract.relayer_id], [])
+    # What is final is in doubt where a relayer halted.
+    async with tenant_transaction(chain_desk.engine, contract.tenant) as connection:
+        await sources.set_status(connection, contract.source.source_id, RelayerStatus.HALTED, "a fork below")
+    assert await waiting() == []
+    assert (await chain_desk.settle()).count == 0
+    async with tenant_transaction(chain_desk.engine, contract.tenant) as connection:
+        await sources.set_status(connection, contract.source.source_id, RelayerStatus.FOLLOWING)
+    assert (await chain_desk.settle()).count == 2
+    assert await waiting() == []
 
 
 async def test_a_freeze_does_not_undo_what_a_chain_did(chain_desk: ChainDesk) -> None:

@@ -26,6 +26,7 @@ from tests.desk import ARBITER, BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.histories.alerts import ALERTS
 from tests.histories.backfills import BACKFILLS
 from tests.histories.book import BOOK
+from tests.histories.chains import CHAIN_STORIES
 from tests.histories.ledger import LEDGER
 from tests.histories.margin import MARGIN
 from tests.histories.prices import PRICES
@@ -310,6 +311,7 @@ STORIES: dict[str, Story] = {
         *WEBHOOKS,
         *RELAYERS,
         *BACKFILLS,
+        *CHAIN_STORIES,
     )
 }
 

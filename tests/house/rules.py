@@ -52,7 +52,7 @@ INEXACT: Mapping[str, str] = {
 }
 
 #: The composition root: what puts the parts together, and what the outside offers.
-ROOT_MODULES = ("worker.py", "outside.py", "chainwork.py")
+ROOT_MODULES = ("worker.py", "crew.py", "chainwork.py", "outside.py")
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
@@ -74,6 +74,8 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/chain/beginning.py": "moves a cursor that skips the past to where the contract says that it stands",
     "activities/chain/gauges.py": "reads where every tenant's relayers stand, for the metrics",
     "activities/chain/following.py": "writes a piece of a chain with its cursor, coverage and events, one a commit",
+    "activities/chain/settling.py": "reads final events, escrows and receipts before it speaks to the escrows",
+    "activities/chain/books.py": "reads what contracts are asked for, before they are asked",
     "activities/chain/relayer.py": "reads where a relayer stands; finds relayers of every tenant that are silent",
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
     "activities/book/audit.py": "recomputes every tenant's accounts page by page, and keeps what disagrees",

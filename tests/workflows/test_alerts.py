@@ -311,9 +311,9 @@ async def test_what_the_auditor_found_is_told_to_the_operators(alerting: Alertin
                 "block_number": 9,
                 **dict.fromkeys(("balance", "held", "owed", "ledger_held", "ledger_owed", "explained"), "0"),
                 "unexplained": "-1",
-                "detail": {},
+                "detail": "held (nothing explains it) -1",
             },
-            "Relayer: dev:0xaa\nToken: 0x00\nBlock: 9\nUnexplained: -1",
+            "Relayer: dev:0xaa\nToken: 0x00\nBlock: 9\nUnexplained: -1\nReason: held (nothing explains it) -1",
         ),
         (
             "backfill.failed",

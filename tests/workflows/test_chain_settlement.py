@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from activities.chain.escrows import escrow_id_of
-from db import outbox
 from db.chain.rows import instant_of
-from db.engine import tenant_transaction
-from db.ids import new_id
-from domain.ids import chain_settlement_workflow_id, relayer_workflow_id
+from domain.ids import chain_settlement_workflow_id
 from domain.ledger import Balance
-from kit.clock import now
 from tests.chain.contract import Contract
+from tests.chain.finals import finalized, settled
 from tests.desk import Desk
 from tests.polling import eventually
 from workflows.search import REFERENCE, STATUS
-
-
-async def finalized(engine: AsyncEngine, contract: Contract) -> None:
-    """Write what the contract told since, and say that it is final, as a relayer does."""
-    await contract.write(engine)
-    data = {"relayer_id": contract.relayer_id, "block_number": len(contract.blocks), "last_sequence": 0}
-    subject = relayer_workflow_id(contract.relayer_id)
-    event = outbox.OutboxEvent(new_id(), outbox.SETTLEMENT_TOPIC, "chain.finalized", subject, now(), data)
-    async with tenant_transaction(engine, contract.tenant) as connection:
-        await outbox.append(connection, contract.tenant, [event])
-
-
-async def settled(engine: AsyncEngine, contract: Contract) -> None:
-    async def all_of_it() -> bool:
-        async with tenant_transaction(engine, contract.tenant) as connection:
-            found = await connection.scalar(
-                text("SELECT settled_sequence FROM chain_cursors WHERE source_id = :source"),
-                {"source": contract.source.source_id},
-            )
-        return bool(found == contract.events[-1].sequence)
-
-    await eventually(all_of_it)
 
 
 async def test_an_escrow_on_chain_runs_here(desk: Desk, engine: AsyncEngine, temporal: Client) -> None:

@@ -39,9 +39,11 @@ ABOUT = {
     "backfill_chunks": "A job's blocks in pieces, how far each is, and which worker is at it.",
     "backfill_jobs": "What was to be brought of the past, here or elsewhere, how far it is, and what was verified.",
     "chain_blocks": "Headers of blocks: every one of the live end; those that were left stay, marked.",
+    "chain_books": "What contracts said of their money at final blocks, beside the ledger that mirrors it.",
     "chain_budgets": "How many requests may be made of a provider now, by all processes. Platform-wide.",
     "chain_coverage": "Which blocks of a source are here with all of their events; whoever writes a source's "
     "rows locks it first.",
+    "chain_credits": "Which hold says what a contract owes to an account, until it is withdrawn there.",
     "chain_cursors": "Where the live end of a source stands, how much of it is final, and up to where it is settled.",
     "chain_escrows": "Which escrow here follows which on chain.",
     "chain_events": "What happened on chain, each time a block had it; those of blocks that were left stay, marked.",

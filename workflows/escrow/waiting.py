@@ -56,6 +56,9 @@ def details(escrow: rules.Escrow) -> str:
     lines = [f"**{escrow.status.upper()}** · {summary(escrow)}"]
     if terms.arbiter is not None:
         lines[0] += f" · arbiter {terms.arbiter.user_id}"
+    if terms.custody is not None:
+        lines.append(f"- A contract keeps the money, and is asked there: {terms.custody.onchain_id}")
+        lines.append(f"- followed by {terms.custody.relayer_id}")
     lines += ["", *(f"- {_wait_line(escrow, wait)}" for wait in rules.waiting_for(escrow))]
     if escrow.status in rules.CLOSED:
         lines.append("- Closed; nothing is awaited.")

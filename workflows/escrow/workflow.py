@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
@@ -55,13 +54,6 @@ _OVERDUE_PAUSE = timedelta(minutes=1)
 _OUTAGE_PAUSE = timedelta(seconds=10)
 
 _COMMANDS_PER_RUN = 1_000
-
-_STEP: dict[str, Any] = {
-    "start_to_close_timeout": STEP_TIMEOUT,
-    "schedule_to_close_timeout": STEP_LIMIT,
-    "local_retry_threshold": LOCAL_RETRY_THRESHOLD,
-    "retry_policy": STEP_RETRY,
-}
 
 #: So many command ids are remembered, also across runs: a repeated one is answered from its receipt.
 _RECENT_COMMANDS = 100
@@ -328,7 +320,10 @@ class EscrowWorkflow:
             lambda: workflow.execute_local_activity_method(
                 EscrowActivities.open,
                 RecordOpening(opening=self._opening, at=at),
-                **_STEP,
+                start_to_close_timeout=STEP_TIMEOUT,
+                schedule_to_close_timeout=STEP_LIMIT,
+                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
+                retry_policy=STEP_RETRY,
                 summary="record the escrow" if self._opening.terms is not None else "load the escrow",
             )
         )
@@ -351,7 +346,10 @@ class EscrowWorkflow:
             lambda: workflow.execute_local_activity_method(
                 EscrowActivities.apply,
                 asked,
-                **_STEP,
+                start_to_close_timeout=STEP_TIMEOUT,
+                schedule_to_close_timeout=STEP_LIMIT,
+                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
+                retry_policy=STEP_RETRY,
                 summary=f"{kind} by {by}",
             )
         )

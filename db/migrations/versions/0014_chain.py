@@ -390,7 +390,6 @@ GRANT INSERT (source_id, tenant_id, onchain_id, escrow_id, status, code, reason)
 GRANT INSERT (tenant_id, hold_id, relayer_id, token, account) ON chain_credits TO holdfast_app, holdfast_engine;
 GRANT INSERT (source_id, tenant_id, token, block_number, sequence, balance, held, owed, ledger_held, ledger_owed,
         parts), UPDATE (balance, ledger_held, ledger_owed, parts, compared_at) ON chain_books TO holdfast_app;
-GRANT DELETE ON chain_books TO holdfast_engine;
 GRANT UPDATE (settled_sequence) ON chain_cursors TO holdfast_app;
 GRANT UPDATE (outcome, outcome_code) ON chain_events TO holdfast_app;
 GRANT SELECT ON chain_providers TO holdfast_app;
