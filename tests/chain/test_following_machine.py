@@ -46,6 +46,9 @@ class Chained(Bridge):
         self.all = create_engine(database_url, Role.ENGINE, pool_size=6)
         self.met = Counter()
 
+    def __enter__(self) -> Chained:
+        return self
+
     def __exit__(self, *raised: Any) -> None:
         self.run(self.all.dispose())
         super().__exit__(*raised)

@@ -35,8 +35,8 @@ async def relayer(desk: Desk) -> list[Run]:
         return found.get(STATUS) == "following" and (await run.fetch_history()).events[-1].event_id > 10
 
     await eventually(follows)
-    for ask, more in ((Ask.PAUSE, {}), (Ask.REWIND, {"to_block": 0}), (Ask.RESUME, {})):
-        command = RelayerCommand(command_id=new_id(), ask=ask, **more)
+    for ask, to_block in ((Ask.PAUSE, None), (Ask.REWIND, 0), (Ask.RESUME, None)):
+        command = RelayerCommand(command_id=new_id(), ask=ask, to_block=to_block)
         await client.command(desk.tenant, source.relayer_id, command)
     first: Run = desk.client.get_workflow_handle(run.id, run_id=(await run.describe()).run_id)
     await run.signal("move")
