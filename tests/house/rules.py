@@ -52,7 +52,7 @@ INEXACT: Mapping[str, str] = {
 }
 
 #: The composition root: what puts the parts together, and what the outside offers.
-ROOT_MODULES = ("worker.py", "outside.py", "chainwork.py")
+ROOT_MODULES = ("worker.py", "crew.py", "chainwork.py", "outside.py")
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {

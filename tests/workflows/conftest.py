@@ -10,6 +10,7 @@ from temporalio.client import Client
 
 from activities.chain.filling import FillPace
 from chainwork import create_backfill_worker
+from crew import create_worker
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from kit.temporal import connect
@@ -19,7 +20,6 @@ from tests.databases import migrated_database
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.temporal import TemporalDevServer
-from worker import create_worker
 
 PACE = FillPace(first_blocks=7, look_seconds=0.05)
 
