@@ -17,6 +17,7 @@ WORKER_SOURCES = (
     "worker.py",
     "outside.py",
     "chainwork.py",
+    "crew.py",
     "requirements/runtime.txt",
 )
 API_SOURCES = ("api",)

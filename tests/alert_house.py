@@ -22,6 +22,7 @@ from activities.vendors.sendgrid import SendGridMail
 from activities.vendors.twilio import TwilioSms
 from api.main import create_app
 from api.serving import listen, server_of
+from crew import create_relay, create_worker
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from db.ids import new_id
@@ -36,7 +37,6 @@ from tests.vendors.server import vendor
 from tests.vendors.texter import ACCOUNT, NUMBER, TOKEN, Twilio
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
-from worker import create_relay, create_worker
 
 
 @dataclass(frozen=True)

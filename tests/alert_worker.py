@@ -15,10 +15,10 @@ from pathlib import Path
 from activities.alerts.sending import Senders
 from activities.ports import Handed, Sms
 from activities.vendors.outward import OutwardClient
+from crew import create_worker
 from db.engine import Role, create_engine
 from kit.temporal import connect
 from tests.alert_house import senders
-from worker import create_worker
 
 
 class HeldUp:

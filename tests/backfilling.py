@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from activities.chain.backfill_messages import BackfillCommand, BackfillRun
+from activities.chain.ports import ChainDesk
 from db.chain import coverage, jobs
 from db.chain.jobs import Job, NewJob
 from db.engine import tenant_transaction, transaction
@@ -33,7 +34,7 @@ class Bench:
     client: Client
     tenants: AsyncEngine
     engine: AsyncEngine
-    chains: dict[str, MemoryDesk]
+    chains: dict[str, ChainDesk]
     queue: str = QUEUE
     tenant: UUID = field(default_factory=new_id)
 
@@ -42,8 +43,9 @@ class Bench:
         return BackfillClient(self.client, self.queue)
 
     def chain(self, length: int, **how: Any) -> MemoryDesk:
-        self.chains[CHAIN] = MemoryDesk(MemoryChain(length, **how))
-        return self.chains[CHAIN]
+        desk = MemoryDesk(MemoryChain(length, **how))
+        self.chains[CHAIN] = desk
+        return desk
 
     async def start(self, source: Source, first: int, last: int, *, chunk_blocks: int = 50) -> UUID:
         new = NewJob(new_id(), source.source_id, source.relayer_id, first, last, chunk_blocks)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from crew import create_worker
 from db.engine import Role, create_engine
 from kit.temporal import connect
-from worker import create_worker
 
 
 async def main(address: str, queue: str, url: str) -> None:

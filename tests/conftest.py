@@ -21,6 +21,7 @@ from temporalio.worker import Worker
 from activities.chain.filling import FillPace
 from activities.vendors.outward import OutwardClient
 from chainwork import create_backfill_worker, create_chain_worker
+from crew import create_relay, create_webhook_worker, create_worker
 from db import migrate
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
@@ -35,7 +36,6 @@ from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.registration import register_search_attributes
 from tools.local.temporal import TemporalDevServer
-from worker import create_relay, create_webhook_worker, create_worker
 from workflows.search import SEARCH_ATTRIBUTES
 
 TEST_BUILD = "test"

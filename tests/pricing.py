@@ -19,6 +19,7 @@ from activities.prices.desk import PriceDesk
 from activities.prices.messages import ReadingMessage, RecordPrices, RefreshOutcome, SourceSaid
 from activities.prices.steps import PriceActivities
 from api.main import create_app
+from crew import create_worker
 from db import prices as db_prices
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
@@ -33,7 +34,6 @@ from tests.databases import migrated_database
 from tests.domain.prices import dollars
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
-from worker import create_worker
 
 
 @asynccontextmanager

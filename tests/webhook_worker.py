@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.ports import Reached
 from activities.vendors.outward import OutwardClient
+from crew import create_relay, create_webhook_worker, create_worker
 from db.engine import Role, create_engine
 from kit.temporal import connect
 from tests.hooks import LOCAL, QUICK
-from worker import create_relay, create_webhook_worker, create_worker
 
 #: As in production: who is woken looks for longer than who wakes it takes to commit.
 PACE = replace(QUICK, linger_seconds=3.0)

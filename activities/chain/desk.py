@@ -152,7 +152,7 @@ class Desk:
                         return None
                     await self._fork(joined.below, agreed, span.lane)
                 for member, _ in agreed.others:
-                    await self._convict(member, piece, joined.sequence, agreed)
+                    await self._convict(member, piece, agreed)
                 joined.add(piece, agreed)
         if joined.counter is None and span.source.sequenced:
             await self._end(joined, span)
@@ -233,12 +233,12 @@ class Desk:
             same=reading.same,
         )
 
-    async def _convict(self, member: Member, piece: Piece, after_sequence: int | None, agreed: Agreed[Reading]) -> None:
+    async def _convict(self, member: Member, piece: Piece, agreed: Agreed[Reading]) -> None:
         """Who says something else of the very same blocks, twice, is lying; of others, it is on another branch."""
         true = agreed.answer
         try:
             async with asyncio.timeout(self._pool.patience.hedge):
-                said = await reading.read(member, piece, after_sequence)
+                said = await reading.read(member, piece, None)
         except Contradicted as fault:
             member.accuse(fault.message)
             return
@@ -246,7 +246,7 @@ class Desk:
             return
         if (said.blocks[0].hash, said.blocks[-1].hash) != (true.blocks[0].hash, true.blocks[-1].hash):
             _on_another_branch(member, said.blocks[-1], agreed)
-        elif told := difference(said.events, true.events):
+        elif told := difference(said.events, true.events) or reading.miscounted(said, true):
             member.accuse(f"of the same blocks as {', '.join(agreed.names)}, it says otherwise: {told}")
 
     async def _fork(self, below: Block | None, agreed: Agreed[Reading], lane: Lane) -> None:

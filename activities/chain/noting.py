@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from activities.chain.ports import ChainDesk
+from activities.chain.ports import ChainDesk, ProviderHealth
 from db import outbox
 from db.chain import providers
 from db.chain.providers import Seen
@@ -18,6 +20,8 @@ from db.ids import new_id
 from domain.chain import Source
 
 EVERY_SECONDS: Final = 5.0
+#: Requests and failures that are written already, by desk and provider: whoever uses a desk writes what is new.
+_written: WeakKeyDictionary[ChainDesk, Counter[tuple[str, str]]] = WeakKeyDictionary()
 
 
 class ProviderNotes:
@@ -36,7 +40,7 @@ class ProviderNotes:
         self._every_seconds = every_seconds
         self._clock = clock
         self._next_at = float("-inf")
-        self._written: dict[str, tuple[int, int]] = {}
+        self._written = _written.setdefault(desk, Counter())
         self._accused: set[tuple[str, datetime]] = set()
 
     async def keep(self, source: Source, at: datetime) -> bool:
@@ -49,33 +53,37 @@ class ProviderNotes:
         if now < self._next_at and accused <= self._accused:
             return False
         self._next_at = now + self._every_seconds
-        seen = self._seen()
-        async with transaction(self._engine) as connection:
-            told = await note(connection, self._desk.name, seen, source, at)
+        seen = [self._taken(each) for each in self._desk.health()]
+        try:
+            async with transaction(self._engine) as connection:
+                told = await note(connection, self._desk.name, seen, source, at)
+        except BaseException:
+            for each in seen:
+                self._take(each.provider, -each.requests, -each.failures)
+            raise
         self._accused = accused
-        for each in seen:
-            requests, failures = self._written.get(each.provider, (0, 0))
-            self._written[each.provider] = (requests + each.requests, failures + each.failures)
         return told > 0
 
-    def _seen(self) -> list[Seen]:
-        found = []
-        for each in self._desk.health():
-            requests, failures = self._written.get(each.provider, (0, 0))
-            found.append(
-                Seen(
-                    provider=each.provider,
-                    status=each.status,
-                    status_at=each.status_at,
-                    reason=each.reason,
-                    head_number=each.head_number,
-                    latency_ms=each.latency_ms,
-                    requests=each.requests - requests,
-                    failures=each.failures - failures,
-                    range_blocks=each.range_blocks,
-                )
-            )
-        return found
+    def _taken(self, health: ProviderHealth) -> Seen:
+        name = health.provider
+        requests = health.requests - self._written[name, "requests"]
+        failures = health.failures - self._written[name, "failures"]
+        self._take(name, requests, failures)
+        return Seen(
+            provider=name,
+            status=health.status,
+            status_at=health.status_at,
+            reason=health.reason,
+            head_number=health.head_number,
+            latency_ms=health.latency_ms,
+            requests=requests,
+            failures=failures,
+            range_blocks=health.range_blocks,
+        )
+
+    def _take(self, name: str, requests: int, failures: int) -> None:
+        self._written[name, "requests"] += requests
+        self._written[name, "failures"] += failures
 
 
 async def note(connection: AsyncConnection, chain: str, seen: Sequence[Seen], source: Source, at: datetime) -> int:

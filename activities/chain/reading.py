@@ -78,6 +78,13 @@ def same(one: Reading, other: Reading) -> bool:
     )
 
 
+def miscounted(said: Reading, true: Reading) -> str | None:
+    """In words, that a counter is another than those say who agree."""
+    if said.counter is None or true.counter is None or said.counter == true.counter:
+        return None
+    return f"counter {said.counter} where {true.counter} is"
+
+
 async def headers(member: Member, numbers: Sequence[int], lane: Lane) -> list[Block]:
     """Headers at these heights, in this order; raises ``ChainFault``."""
     found: list[Block] = []

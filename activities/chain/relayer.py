@@ -17,6 +17,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 
 from activities.chain import telling
 from activities.chain.following import Follower, Tally
+from activities.chain.noting import ProviderNotes
 from activities.chain.ports import ChainDesk
 from activities.chain.relayer_messages import CarryOut, RelayerCommand, RelayerRun, RelayerState, TurnDone
 from activities.watching import BATCH, TASK_TIMEOUT
@@ -28,6 +29,7 @@ from db.doorbell import Doorbell
 from db.engine import transaction
 from db.outbox import OutboxEvent
 from db.step import step
+from domain.chain import Source
 from domain.chain.following import Ask, Position, after, check_rewind, went_back
 from domain.errors import Refusal, Unavailable
 from domain.ids import relayer_workflow_id
@@ -118,6 +120,7 @@ class FollowingActivities:
         self._engine = engine
         self._doorbell = doorbell
         self._chains = chains
+        self._notes: dict[int, ProviderNotes] = {}
         self._turn_seconds = turn_seconds
 
     @activity.defn(name="relayer.follow")
@@ -133,13 +136,13 @@ class FollowingActivities:
             raise Unavailable(f"chain:{followed.source.chain}", "this worker's configuration has no chain of this name")
         follower = Follower(self._engine, self._doorbell, desk, followed.source)
         async with _heartbeats(follower):
-            await self._follow(follower, desk)
+            await self._follow(follower, desk, followed.source)
         async with transaction(self._engine) as connection:
             followed = await _find(connection, run.tenant_id, run.relayer_id)
             state = _state(followed, await cursors.read(connection, followed.source.source_id))
         return _done(state, follower.tally)
 
-    async def _follow(self, follower: Follower, desk: ChainDesk) -> None:
+    async def _follow(self, follower: Follower, desk: ChainDesk, source: Source) -> None:
         end, pause, counted = monotonic() + self._turn_seconds, FAULT_SECONDS, Tally()
         while monotonic() < end and not activity.is_worker_shutdown():
             began = monotonic()
@@ -157,7 +160,14 @@ class FollowingActivities:
                 follower.tally.fault, pause = None, FAULT_SECONDS
                 wait = 0.0 if more else max(0.0, desk.poll_seconds - (monotonic() - began))
             counted = _counted(desk.name, counted, follower.tally)
+            await self._note(desk, source)
             await _rest(min(wait, max(0.0, end - monotonic())))
+
+    async def _note(self, desk: ChainDesk, source: Source) -> None:
+        """Write down how the providers did, and tell of one that was caught in an untrue answer."""
+        notes = self._notes.setdefault(id(desk), ProviderNotes(self._engine, desk))
+        if await notes.keep(source, now()):
+            self._doorbell.ring()
 
 
 class RelayerWatchActivities:

@@ -19,7 +19,8 @@ from db.chain import coverage, jobs
 from db.chain.jobs import Job
 from db.chain.rows import copy_blocks, copy_events, put_blocks
 from domain.chain import Block, Event, Fetched, Source
-from domain.chain.jobs import JobStatus, finish_at, plan
+from domain.chain.jobs import JobStatus, plan
+from domain.chain.pace import finish_at
 from domain.chain.ranges import Range, Ranges, count, difference, intersection
 
 #: So many chunks a job claims at a time; what is behind them, another job may take.

@@ -12,7 +12,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.chain.jobs import OVER, JobStatus, Pace, Progress, finish_at
+from domain.chain.jobs import OVER, JobStatus, Progress
+from domain.chain.pace import Pace, finish_at
 
 #: A job that ended is kept for so long.
 KEPT_DAYS = 180

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import StrEnum
-from math import exp
 from typing import Final
 
 from domain.chain.ranges import Ranges, count, cut, difference
 from domain.errors import Refusal
 
-#: How fast old pace is forgotten: what was half a minute ago counts a third of what is now.
-PACE_SECONDS: Final = 30.0
 #: So many blocks at most are a job's piece of work that one worker leases.
 CHUNK_BLOCKS_MAX: Final = 1_000_000
 #: Events that one commit writes, about: fewer cost a round trip each, more hold the live end up.
@@ -80,34 +76,6 @@ def plan(wanted: tuple[int, int], covered: Ranges, taken: Ranges, *, chunk_block
     return tuple(cut(mine, chunk_blocks)), count(missing) - count(mine)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast a job goes: averages in which the past fades. None before the first commit."""
-
-    blocks_per_second: float | None = None
-    events_per_second: float | None = None
-
-    def after(self, blocks: int, events: int, seconds: float) -> Pace:
-        """The pace after so much was done in so many seconds."""
-        seconds = max(seconds, 0.001)
-        return Pace(
-            _faded(self.blocks_per_second, blocks / seconds, seconds),
-            _faded(self.events_per_second, events / seconds, seconds),
-        )
-
-    def left(self, blocks: int, events: int | None) -> timedelta | None:
-        """How long what is left takes: by its blocks, or by its events where it is known how many and that is longer,
-        since neither alone tells where both are unevenly spread."""
-        if blocks <= 0:
-            return timedelta(0)
-        if not self.blocks_per_second:
-            return None
-        seconds = blocks / self.blocks_per_second
-        if events is not None and self.events_per_second:
-            seconds = max(seconds, events / self.events_per_second)
-        return timedelta(seconds=min(seconds, 10 * 365 * 86_400))
-
-
 def next_blocks(fetched: int, events: int, left: int, *, aim: int = PIECE_EVENTS) -> int:
     """How many blocks the next piece has, after one of ``fetched`` blocks had so many events; ``aim`` are wanted."""
     if not events:
@@ -147,17 +115,5 @@ def check_progress(now: Progress, before: Progress | None) -> None:
         raise _no_progress(f"{before.events_written} events were written before", "events_written")
 
 
-def _faded(before: float | None, now: float, seconds: float) -> float:
-    if before is None:
-        return now
-    kept = exp(-seconds / PACE_SECONDS)
-    return before * kept + now * (1 - kept)
-
-
 def _no_progress(message: str, field: str) -> Refusal:
     return Refusal("progress_invalid", message, field=field)
-
-
-def finish_at(at: datetime, left: timedelta | None) -> datetime | None:
-    """When something ends that takes so long."""
-    return None if left is None else at + left

@@ -81,7 +81,7 @@ async def test_an_operator_tells_a_job_what_to_do(service: Caller, relayer: str,
 
 async def test_what_makes_no_sense_is_refused(service: Caller, relayer: str) -> None:
     refused(await service.post(START, {"relayer_id": "mem:0x00"}), 404, "relayer_unknown", "relayer_id")
-    refused(await service.post(START, {"relayer_id": relayer}), 422, "block_not_reached", "to_block")
+    refused(await service.post(START, {"relayer_id": relayer}), 409, "block_not_reached", "to_block")
     body = {"relayer_id": relayer, "from_block": 30, "to_block": 20}
     refused(await service.post(START, body), 422, "block_range_invalid", "to_block")
     refused(await service.post(START, body | {"from_block": 9}), 422, "block_range_invalid", "from_block")
@@ -111,7 +111,7 @@ async def test_a_job_elsewhere_reports_and_never_backwards(service: Caller) -> N
         ({"covered_blocks": 60, "events_written": 7, "to_block": 100}, "to_block"),
         ({"covered_blocks": 60, "events_written": 7, "status": "completed"}, "covered_blocks"),
     ):
-        refused(await service.post(PROGRESS, told | change), 422, "progress_invalid", field)
+        refused(await service.post(PROGRESS, told | change), 409, "progress_invalid", field)
     refused(await service.post(f"monitoring/backfill/{job_id}/pause", {}), 409, "job_external")
     end = told | {"covered_blocks": 100, "events_written": 9, "status": "completed"}
     assert ok(await service.post(PROGRESS, end))["finished_at"] is not None

@@ -11,9 +11,9 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.failures import FailureInterceptor
+from crew import PACE
 from kit.temporal import connect
 from tests.bench.bare import BUILD, DEPLOYMENT, TASK_QUEUE, BareActivities, BareWorkflow
-from worker import PACE
 from workflows.registry import FAILURE_TYPES, workflow_runner
 
 

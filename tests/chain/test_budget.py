@@ -145,12 +145,12 @@ async def test_who_is_accused_is_an_event(undone: AsyncConnection, tenant: UUID)
 async def test_notes_are_kept_every_few_seconds(engine: AsyncEngine) -> None:
     node, chain = Node("a", ModelChain.of(0, 1, 1)), str(new_id())
     desk, now = Desk(chain, NETWORK, [Provider(node)]), [100.0]
-    notes = ProviderNotes(engine, desk, clock=lambda: now[0])
+    notes = [ProviderNotes(engine, desk, clock=lambda: now[0]) for _ in range(2)]
     counts = []
     for seconds in (0, 1, 5):
         await desk.head(Lane.LIVE)
         now[0] += seconds
-        await notes.keep(source(), AT)
+        await asyncio.gather(*(one.keep(source(), AT) for one in notes))
         async with transaction(engine) as connection:
             counts.append((await written(connection, chain))["a"][1])
-    assert counts == [3, 3, 7], "the network, and two a head"
+    assert counts == [3, 3, 7], "the network, and two a head; whoever writes them"

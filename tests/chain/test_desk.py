@@ -28,7 +28,7 @@ from tests.chain.nodes import (
     source,
 )
 
-QUICK = Patience(live=0.6, job=0.6, hedge=0.1, backoff=0.005, backoff_max=0.1, accused_alone=0.02, heads=0.0)
+QUICK = Patience(live=0.4, job=0.4, hedge=0.1, backoff=0.005, backoff_max=0.1, accused_alone=0.02, heads=0.0)
 SOURCE = source()
 #: 21 blocks with 1 to 20 events up to any of them.
 CHAIN = ModelChain.of(0, *[1] * 20)

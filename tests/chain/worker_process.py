@@ -16,10 +16,10 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chainwork import create_chain_worker
+from crew import create_worker
 from db.engine import Role, create_engine
 from kit.temporal import connect
 from tests.chain.proving import desk_over
-from worker import create_worker
 
 POINTS = ("moved", "moved-committed")
 TURN_SECONDS = 5.0

@@ -14,7 +14,6 @@ from domain.chain.jobs import (
     PIECE_EVENTS,
     JobCommand,
     JobStatus,
-    Pace,
     Progress,
     check_progress,
     check_range,
@@ -22,6 +21,7 @@ from domain.chain.jobs import (
     next_blocks,
     plan,
 )
+from domain.chain.pace import Pace
 from domain.chain.ranges import count, difference, intersection, union
 from domain.errors import Refusal
 

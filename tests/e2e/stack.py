@@ -20,7 +20,7 @@ from tools.local.process import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("activities", "api", "db", "domain", "kit", "requirements", "tools", "workflows")
-ROOT_MODULES = ("worker.py", "outside.py", "chainwork.py")
+ROOT_MODULES = ("worker.py", "crew.py", "chainwork.py", "outside.py")
 LIMIT_SECONDS = 120
 
 

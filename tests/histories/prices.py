@@ -8,6 +8,7 @@ from typing import Any
 from temporalio.client import WorkflowHandle
 
 from activities.prices.desk import PriceDesk
+from crew import create_worker
 from db.engine import Role, create_engine
 from db.ids import new_id
 from domain.ids import price_refresh_workflow_id
@@ -16,7 +17,6 @@ from kit.temporal import DEPLOYMENT_NAME
 from tests.desk import TASK_QUEUE, Desk
 from tests.pricing import Told
 from tools.deployment import Build, make_current
-from worker import create_worker
 from workflows.client import PriceClient
 from workflows.prices import PricePartitionsWorkflow, RefreshPrices
 

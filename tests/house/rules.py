@@ -48,11 +48,12 @@ EXACT = (
 
 #: Where floats are allowed among them, and why. Such a module knows nothing of ours, so no amount is made there.
 INEXACT: Mapping[str, str] = {
+    "domain/chain/pace.py": "how fast a job goes and when it may end, which nobody is owed",
     "domain/margin/risk/chances.py": "logarithms and probabilities, which no integer expresses",
 }
 
 #: The composition root: what puts the parts together, and what the outside offers.
-ROOT_MODULES = ("worker.py", "outside.py", "chainwork.py")
+ROOT_MODULES = ("worker.py", "crew.py", "chainwork.py", "outside.py")
 
 #: Where Role.ENGINE, which sees every tenant, may be taken, and why.
 ENGINE_USERS: Mapping[str, str] = {
@@ -77,6 +78,10 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/chain/settling.py": "reads final events, escrows and receipts before it speaks to the escrows",
     "activities/chain/books.py": "reads what contracts are asked for, before they are asked",
     "activities/chain/relayer.py": "reads where a relayer stands; finds relayers of every tenant that are silent",
+    "activities/chain/backfill.py": "reads a job before a command or an end opens its step",
+    "activities/chain/backfill_watch.py": "finds idle jobs of every tenant; deletes old ones, one batch a transaction",
+    "activities/chain/filling.py": "writes a piece of a chunk with coverage, progress and event, one a commit",
+    "activities/chain/jobs.py": "lays out what a job fetches, and looks at what is stored of it",
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
     "activities/book/audit.py": "recomputes every tenant's accounts page by page, and keeps what disagrees",
     "activities/book/part.py": "reads accounts of every tenant in one snapshot",

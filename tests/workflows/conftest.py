@@ -9,17 +9,17 @@ import pytest
 from temporalio.client import Client
 
 from activities.chain.filling import FillPace
+from activities.chain.ports import ChainDesk
 from chainwork import create_backfill_worker
+from crew import create_worker
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from kit.temporal import connect
 from tests.backfilling import QUEUE, Bench
-from tests.chain.memory import MemoryDesk
 from tests.databases import migrated_database
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.temporal import TemporalDevServer
-from worker import create_worker
 
 PACE = FillPace(first_blocks=7, look_seconds=0.05)
 
@@ -35,7 +35,7 @@ async def workers(quiet: str, temporal: Client, temporal_server: TemporalDevServ
     """Two processes' worth of fillers, and one worker for the workflows."""
     tenants = create_engine(quiet, Role.APP, pool_size=5)
     engine = create_engine(quiet, Role.ENGINE, pool_size=12)
-    chains: dict[str, MemoryDesk] = {}
+    chains: dict[str, ChainDesk] = {}
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tenants.dispose)
         stack.push_async_callback(engine.dispose)

@@ -13,6 +13,7 @@ from temporalio.client import Client
 
 from activities.chain.filling import FillPace
 from chainwork import create_backfill_worker
+from crew import create_worker
 from db.engine import transaction
 from db.identity import create_tenant
 from db.ids import new_id
@@ -22,7 +23,6 @@ from tests.backfilling import Bench
 from tests.chain.memory import CHAIN, followed
 from tools.deployment import Build, make_current
 from tools.local.temporal import TemporalDevServer
-from worker import create_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 

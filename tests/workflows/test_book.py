@@ -15,6 +15,7 @@ from sqlalchemy import text
 from temporalio.client import Client
 
 from activities.vendors.sources import price_desk
+from crew import create_relay, create_worker
 from db.engine import transaction
 from db.ids import new_id
 from db.outbox import MARGIN_TOPIC
@@ -26,7 +27,6 @@ from tests.polling import eventually
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.temporal import TemporalDevServer
-from worker import create_relay, create_worker
 from workflows.book import BookAuditWorkflow, BookRun, BookWatchWorkflow, BookWorkflow
 from workflows.prices import PriceRefreshWorkflow, RefreshPrices
 

@@ -10,12 +10,12 @@ from temporalio.api.enums.v1 import VersionDrainageStatus
 from temporalio.api.workflowservice.v1 import DescribeWorkerDeploymentVersionRequest
 from temporalio.client import Client
 
+from crew import create_worker
 from db.ids import new_id
 from domain.escrow import Status
 from tests.desk import BUYER, Desk, terms
 from tests.polling import eventually
 from tools.deployment import Build, make_current, move_stranded
-from worker import create_worker
 from workflows.escrow import ApproveMessage, CancelMessage, FundMessage, ReleaseMessage
 from workflows.registry import replayer
 

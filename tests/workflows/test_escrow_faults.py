@@ -17,6 +17,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.escrow.messages import ApplyCommand
 from activities.escrow.steps import EscrowActivities
 from activities.escrow.watch import EscrowWatchActivities
+from crew import create_worker
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.ids import new_id
@@ -28,7 +29,6 @@ from tests.cable import Cable
 from tests.desk import BUYER, SELLER, TASK_QUEUE, Desk, terms
 from tests.polling import eventually
 from tools.deployment import Build, make_current
-from worker import create_worker
 from workflows.escrow import (
     ApproveMessage,
     CancelMessage,

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.worker import Worker
 
+from crew import create_worker
 from db import ledger
 from db.engine import tenant_transaction, transaction
 from db.ids import new_id
@@ -24,7 +25,6 @@ from tests.activities.reconciling import tamper
 from tests.desk import BUYER, TASK_QUEUE, Desk
 from tests.polling import eventually
 from tools.deployment import Build, make_current
-from worker import create_worker
 from workflows.client import ReconciliationClient
 from workflows.reconciliation import (
     ReconcileTenant,

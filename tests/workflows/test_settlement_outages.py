@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from api.main import create_app
+from crew import create_relay, create_worker
 from db.engine import Role, create_engine, transaction
 from db.identity import create_tenant
 from db.ids import new_id
@@ -31,7 +32,6 @@ from tests.polling import eventually
 from tools.deployment import Build, make_current
 from tools.local.postgres import EmbeddedPostgres
 from tools.local.temporal import TemporalDevServer
-from worker import create_relay, create_worker
 from workflows.settlement import SettlementWatchWorkflow
 
 

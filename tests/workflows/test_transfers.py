@@ -14,6 +14,7 @@ from temporalio.testing import ActivityEnvironment, TimeSkipper
 from activities.messages import OriginMessage
 from activities.transfers.messages import ApplyResolution
 from activities.transfers.steps import PendingTransferActivities
+from crew import create_worker
 from db.doorbell import Doorbell
 from db.engine import Role, create_engine, transaction
 from db.ids import new_id
@@ -25,7 +26,6 @@ from tests.cable import Cable
 from tests.desk import BUYER, SELLER, TASK_QUEUE, Desk
 from tests.polling import eventually
 from tools.deployment import Build, make_current
-from worker import create_worker
 from workflows.limits import STEP_LIMIT
 from workflows.transfers import PostMessage, ResolutionMessage, VoidMessage
 from workflows.transfers.watch import TransferWatchWorkflow
