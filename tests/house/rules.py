@@ -94,8 +94,6 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/transfers/chain.py": "reads what a chain's reference names, before and after its step",
     "activities/transfers/steps.py": "reads a transfer that is recorded already, and what its reference names",
     "activities/transfers/watch.py": "finds overdue transfers of every tenant",
-    "activities/chain/budget.py": "draws on a provider's budget of requests, which is nobody's row",
-    "activities/chain/noting.py": "writes how a chain's providers do, with the event of one that was caught lying",
     "activities/margin/sync.py": "finds out which users of which tenants have a margin account",
     "activities/ledger/steps.py": "reads assets and what a reversal takes back, before and after its step",
     "activities/reconciliation/steps.py": "reads and adds up the books page by page; begins and ends a run by steps",
