@@ -54,6 +54,7 @@ LONGEST = (
     "tests/workflows/test_replay.py",
     "tests/house/test_compose.py",
     "tests/e2e/test_seals.py",
+    "tests/chain/test_proof_deaths.py",
     "tests/workflows/test_transfers.py",
 )
 _EXIT_STATUS = pytest.StashKey[int]()

@@ -200,7 +200,8 @@ class Follower:
         sizes = Sizes(final=self._final_blocks, open=OPEN_BLOCKS)
         await self._write_each(position, pieces(position, wanted[1], covered, final, sizes)[:PLANNED], head)
         written = self._position
-        return written is None or written.number < head.latest.number
+        # What looks like another chain is looked at again, and not at once.
+        return not self._strange and (written is None or written.number < head.latest.number)
 
     async def _write_each(self, position: Position, planned: Sequence[Range], head: Head) -> None:
         """Fetch pieces ahead and write them in order, until one does not join."""

@@ -27,6 +27,7 @@ from db.chain.verifying import Numbers
 from db.doorbell import Doorbell
 from db.engine import transaction
 from domain.chain import Head, Source
+from domain.chain.following import Depths, final_number
 from domain.chain.ranges import count, difference
 from domain.errors import Refusal
 from kit.clock import now
@@ -158,9 +159,8 @@ class FillingActivities:
 
 def finalized_number(head: Head, desk: ChainDesk) -> int:
     """The last block that is final; -1 where that cannot be said."""
-    if head.finalized is not None:
-        return head.finalized
-    return -1 if desk.finality_depth is None else head.latest.number - desk.finality_depth
+    final = final_number(head, Depths(desk.confirmations, desk.finality_depth))
+    return -1 if final is None else final
 
 
 async def _expected(source: Source, desk: ChainDesk, job: Job) -> int | None:

@@ -133,7 +133,7 @@ class ChainDesk(Protocol):
 
     @property
     def finality_depth(self) -> int | None:
-        """How many blocks on top make one final where the chain does not say so itself; None: its word alone counts."""
+        """How many blocks on top make one final; None: the chain's own word counts."""
 
     @property
     def poll_seconds(self) -> float:

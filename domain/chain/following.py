@@ -37,7 +37,7 @@ class Position:
 
 
 class Depths(NamedTuple):
-    """How many blocks on top make a block confirmed, and final where the chain does not say so by itself."""
+    """How many blocks on top make a block confirmed, and final unless that is left to the chain's own word."""
 
     confirmations: int
     finality: int | None
@@ -45,21 +45,18 @@ class Depths(NamedTuple):
 
 def marked(position: Position, head: Head, depths: Depths) -> Position:
     """The position with its watermarks moved to what the head says of it. They never go back here."""
-    final = position.finalized
-    if head.finalized is not None:
-        final = head.finalized
-    elif depths.finality is not None:
-        final = head.latest.number - depths.finality
-    finalized = max(position.finalized, min(position.number, final))
+    final = final_number(head, depths)
+    finalized = position.finalized if final is None else max(position.finalized, min(position.number, final))
     confirmed = min(position.number, head.latest.number - depths.confirmations)
     return replace(position, finalized=finalized, confirmed=max(position.confirmed, confirmed, finalized))
 
 
 def final_number(head: Head, depths: Depths) -> int | None:
-    """The last block that the chain will not leave; None where nobody knows."""
-    if head.finalized is not None:
-        return head.finalized
-    return None if depths.finality is None else head.latest.number - depths.finality
+    """The last block that the chain will not leave; None where nobody knows.
+
+    A depth that an operator chose goes before the chain's own word: some chains call every block final.
+    """
+    return head.finalized if depths.finality is None else head.latest.number - depths.finality
 
 
 class Sizes(NamedTuple):

@@ -72,7 +72,7 @@ class MemoryDesk:
 
     name = CHAIN
     confirmations = 1
-    finality_depth: int | None = 0
+    finality_depth: int | None = None
     poll_seconds = 0.05
 
     def __init__(self, chain: MemoryChain) -> None:
@@ -94,7 +94,8 @@ class MemoryDesk:
 
     async def head(self, lane: Lane) -> Head:
         self.requests += 1
-        return Head(block_of(self.chain.length - 1), self.finalized)
+        last = self.chain.length - 1
+        return Head(block_of(last), last if self.finalized is None else self.finalized)
 
     async def blocks(self, numbers: Sequence[int], lane: Lane) -> Sequence[Block]:
         self.requests += 1

@@ -76,7 +76,7 @@ class ModelChain:
         return tuple(event for mined in self.blocks[first : last + 1] for event in mined.events)
 
 
-@dataclass
+@dataclass(eq=False)
 class ModelDesk:
     """A desk whose only provider is the model. ``away`` answers nothing, ``lag`` blocks are not seen yet, ``before``
     happens before each fetch."""

@@ -22,7 +22,9 @@ from tests.contracts.desk import Desk, Terms
 NETWORK: Final = "eip155:31337"
 #: anvil calls the block that is so deep final.
 FINAL_DEPTH: Final = 64
-QUICK: Final = Patience(live=20, job=20, hedge=0.2, backoff=0.02, backoff_max=0.3, accused_alone=0.02, heads=0.0)
+QUICK: Final = Patience(
+    live=20, job=20, hedge=0.2, backoff=0.02, backoff_max=0.3, accused_alone=0.02, heads=0.0, wrong_chain=0.3
+)
 TIMEOUT_SECONDS: Final = 1.0
 
 

@@ -35,8 +35,11 @@ class Watched:
         self.follower = Follower(self.engine, Doorbell(self.engine), self.desk, self.source)
 
     async def caught_up(self) -> None:
+        rests = 0
         for _ in range(50):
-            if not await self.follower.look():
+            rests = 0 if await self.follower.look() else rests + 1
+            # What looks like another chain is looked at again, and not at once.
+            if rests == STRANGE_LOOKS:
                 return
         raise AssertionError("it does not come to rest")
 
@@ -234,10 +237,9 @@ async def test_the_live_end_begins_where_it_is_told(
     chain.drop(2)
     chain.mine("e")
     chain.mine("f")
-    for _ in range(STRANGE_LOOKS):
-        assert (await cursor(engine, watched.source)).last_sequence == 8
-        assert {"chain.reorganized"} - set(await watched.types()), "nothing in common is not believed at once"
-        await watched.caught_up()
+    await watched.follower.look()
+    assert "chain.reorganized" not in await watched.types(), "nothing in common is not believed at once"
+    await watched.caught_up()
     assert "chain.reorganized" in await watched.types()
     assert await rows(engine, watched.source) == expected(watched.source, chain.events(3, 4))
     assert (await cursor(engine, watched.source)).last_sequence == 8

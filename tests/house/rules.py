@@ -80,6 +80,8 @@ TRANSACTION_USERS: Mapping[str, str] = {
     "activities/chain/relayer.py": "reads where a relayer stands; finds relayers of every tenant that are silent",
     "activities/chain/backfill.py": "reads a job before a command or an end opens its step",
     "activities/chain/backfill_watch.py": "finds idle jobs of every tenant; deletes old ones, one batch a transaction",
+    "activities/chain/budget.py": "draws a slice of a provider's budget, which all processes share",
+    "activities/chain/noting.py": "writes down how providers do, every few seconds",
     "activities/chain/filling.py": "writes a piece of a chunk with coverage, progress and event, one a commit",
     "activities/chain/jobs.py": "lays out what a job fetches, and looks at what is stored of it",
     "activities/consuming.py": "reads a page of the feed, and moves the cursor once the page is delivered",
