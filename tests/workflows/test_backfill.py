@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from activities.chain.filling import FillPace
 from activities.chain.ports import ProviderHealth
 from db.chain import jobs
 from db.chain.jobs import NewJob
@@ -67,6 +68,13 @@ async def test_who_lied_to_a_job_is_named(bench: Bench) -> None:
     await bench.completed(await bench.start(source, 0, 49, chunk_blocks=10))
     [told] = await bench.told("chain.provider_accused")
     assert (told["provider"], told["reason"]) == ("liar", "event 3 is missing")
+
+
+async def test_a_piece_is_bounded_where_every_header_is_kept(bench: Bench) -> None:
+    desk = bench.chain(12_000, density=0)
+    source = await followed(bench.tenants, bench.tenant, sequenced=False)
+    await bench.completed(await bench.start(source, 0, 11_999, chunk_blocks=12_000))
+    assert 1_000 < max(last - first + 1 for first, last in desk.fetched) <= FillPace().whole_blocks
 
 
 async def test_what_is_covered_costs_nothing_again(bench: Bench) -> None:
