@@ -65,8 +65,8 @@ async def test_a_turn_that_saw_a_pause_does_not_undo_the_resume_after_it(tempora
     ):
         handle = await temporal.start_workflow(RelayerWorkflow.run, run, id=queue, task_queue=queue)
         await steps.began.wait()
-        for update, ask in ((RelayerWorkflow.pause, Ask.PAUSE), (RelayerWorkflow.resume, Ask.RESUME)):
-            await handle.execute_update(update, RelayerCommand(command_id=new_id(), ask=ask))
+        for ask in (Ask.PAUSE, Ask.RESUME):
+            await handle.execute_update(ask.value, RelayerCommand(command_id=new_id(), ask=ask))
         steps.told.set()
         async with asyncio.timeout(LIMIT_SECONDS):
             await steps.again.wait()
