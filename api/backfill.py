@@ -14,6 +14,7 @@ import structlog
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from api.deps import Call, caller, poster, router
@@ -35,6 +36,23 @@ from domain.identity import Scope
 from domain.ids import backfill_workflow_id
 from kit.clock import now
 from workflows.chain import BackfillCommand, BackfillRun, OriginMessage
+
+
+class _JobId(Convertor[str]):
+    """A job's id in a path; it is not one of the words that stand in its place."""
+
+    regex = "(?!(?:start|progress|status)(?:/|$))[^/]+"
+
+    def convert(self, value: str) -> str:
+        """As it stands; whether it is an id is for the route to say."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it stands."""
+        return value
+
+
+register_url_convertor("backfill_job", _JobId())
 
 routes = router("/monitoring/backfill", "backfill")
 ROUTERS = (routes,)
@@ -154,7 +172,7 @@ async def list_backfills(
     return Page(items=[_view(row) for row in rows], next_cursor=next_cursor)
 
 
-@routes.get("/{job_id}", responses=documented(404))
+@routes.get("/{job_id:backfill_job}", responses=documented(404))
 async def read_backfill(job_id: UUID, call: Annotated[Call, Depends(caller(Scope.CHAIN_READ))]) -> JobView:
     """One job. Service keys only."""
     call.require_service_key()
@@ -162,7 +180,7 @@ async def read_backfill(job_id: UUID, call: Annotated[Call, Depends(caller(Scope
         return _view(await _get(call, connection, job_id))
 
 
-@routes.post("/{job_id}/pause", response_model=JobView, responses=documented(404, 409, 413, 415))
+@routes.post("/{job_id:backfill_job}/pause", response_model=JobView, responses=documented(404, 409, 413, 415))
 async def pause_backfill(
     job_id: UUID, body: CommandInput, call: Annotated[Call, Depends(poster(Scope.CHAIN_WRITE))]
 ) -> Response:
@@ -170,7 +188,7 @@ async def pause_backfill(
     return await _command(call, job_id, JobCommand.PAUSE, body)
 
 
-@routes.post("/{job_id}/resume", response_model=JobView, responses=documented(404, 409, 413, 415))
+@routes.post("/{job_id:backfill_job}/resume", response_model=JobView, responses=documented(404, 409, 413, 415))
 async def resume_backfill(
     job_id: UUID, body: CommandInput, call: Annotated[Call, Depends(poster(Scope.CHAIN_WRITE))]
 ) -> Response:
@@ -178,7 +196,7 @@ async def resume_backfill(
     return await _command(call, job_id, JobCommand.RESUME, body)
 
 
-@routes.post("/{job_id}/cancel", response_model=JobView, responses=documented(404, 409, 413, 415))
+@routes.post("/{job_id:backfill_job}/cancel", response_model=JobView, responses=documented(404, 409, 413, 415))
 async def cancel_backfill(
     job_id: UUID, body: CommandInput, call: Annotated[Call, Depends(poster(Scope.CHAIN_WRITE))]
 ) -> Response:
@@ -186,7 +204,7 @@ async def cancel_backfill(
     return await _command(call, job_id, JobCommand.CANCEL, body)
 
 
-@routes.post("/{job_id}/retry", response_model=JobView, responses=documented(404, 409, 413, 415))
+@routes.post("/{job_id:backfill_job}/retry", response_model=JobView, responses=documented(404, 409, 413, 415))
 async def retry_backfill(
     job_id: UUID, body: CommandInput, call: Annotated[Call, Depends(poster(Scope.CHAIN_WRITE))]
 ) -> Response:

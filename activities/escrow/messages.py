@@ -242,9 +242,11 @@ def to_command(message: CommandMessage | PassDeadlineMessage) -> rules.Command:
             return rules.PassDeadline()
 
 
-def asker(command: CommandMessage | PassDeadlineMessage, origin: OriginMessage) -> str | None:
-    """Who asks, for the rules: a deadline is passed by the clock, whoever called the contract for it."""
-    return None if isinstance(command, PassDeadlineMessage) else origin.user_id
+def asker(
+    command: CommandMessage | PassDeadlineMessage, origin: OriginMessage, *, followed: FollowedMessage | None
+) -> str | None:
+    """Who asks, for the rules: on a chain the clock passes a deadline, whoever called the contract for it."""
+    return None if followed is not None and isinstance(command, PassDeadlineMessage) else origin.user_id
 
 
 def judge(escrow: rules.Escrow, command: EscrowCommand, at: datetime) -> None:
@@ -255,7 +257,7 @@ def judge(escrow: rules.Escrow, command: EscrowCommand, at: datetime) -> None:
             raise Refusal("role_not_allowed", "deadlines are passed by the clock alone")
         rules.decide(escrow, to_command(command.command), user_id=command.origin.user_id or "", at=at)
         return
-    user_id = asker(command.command, command.origin)
+    user_id = asker(command.command, command.origin, followed=followed)
     rules.decide(escrow, to_command(command.command), user_id=user_id, at=followed.at, followed=True)
 
 

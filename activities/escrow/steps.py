@@ -89,7 +89,7 @@ class EscrowActivities:
             decision = decide(
                 before,
                 to_command(request.command),
-                user_id=asker(request.command, request.origin),
+                user_id=asker(request.command, request.origin, followed=request.followed),
                 at=request.at,
                 followed=request.followed is not None,
             )

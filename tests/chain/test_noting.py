@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from tests.chain.model import ModelChain, ModelDesk
 from tests.chain.watching import register, told
 
 
+@dataclass(eq=False)
 class Caught(ModelDesk):
     """Of its two providers one is well, and the other was caught."""
 

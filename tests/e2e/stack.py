@@ -19,7 +19,7 @@ from tools.local.home import Home, StackFile
 from tools.local.process import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("activities", "api", "db", "domain", "kit", "requirements", "tools", "workflows")
+SOURCES = ("activities", "api", "contracts", "db", "deploy", "domain", "kit", "requirements", "tools", "workflows")
 ROOT_MODULES = ("worker.py", "crew.py", "chainwork.py", "outside.py")
 LIMIT_SECONDS = 120
 

@@ -16,7 +16,7 @@ from typing import Self
 import psycopg
 
 from tests.cable import Wire
-from tools.local.home import Home, Ports
+from tools.local.home import PREFERRED_PORTS, Home, Ports
 from tools.local.process import StackError, spawn, stop, tail
 from tools.local.stack import Stack
 from tools.local.supervisor import Service, Task
@@ -116,7 +116,7 @@ class Fleet:
         self.began = time.monotonic()
         self._say = say
         self._ports = Ports()
-        for role in ("api", "temporal", "temporal_ui", "temporal_metrics", "postgres", "worker_health"):
+        for role in PREFERRED_PORTS:
             self._ports.take(role, [])
         theirs = ("DATABASE_", "TEMPORAL_", "HOLDFAST_", "API_", "WORKER_", "LOG_", "NATS_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
