@@ -94,14 +94,13 @@ class ChainBooksActivities:
     async def list_settling(self, wanted: SourcesWanted) -> list[SettlingSource]:
         """The next relayers whose events move escrows, in the order of their registration."""
         async with transaction(self._engine) as connection:
-            found = await sources.list_(connection, after=wanted.after, limit=wanted.limit)
+            found = await sources.list_settling(connection, after=wanted.after, limit=wanted.limit)
         return [
             SettlingSource(
-                source_id=each.source.source_id,
-                run=ChainSettlementRun(tenant_id=each.source.tenant_id, relayer_id=each.source.relayer_id),
+                source_id=each.source_id,
+                run=ChainSettlementRun(tenant_id=each.tenant_id, relayer_id=each.relayer_id),
             )
             for each in found
-            if each.source.settles and each.source.sequenced
         ]
 
     @activity.defn(name="chain.compare_books")

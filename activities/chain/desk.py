@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from activities.chain import heads, reading
 from activities.chain.joining import Joined
-from activities.chain.pool import Member, Patience, Pool, Provider
+from activities.chain.pool import OK, Member, Patience, Pool, Provider
 from activities.chain.ports import ChainFault, FaultKind, Forked, Lane, ProviderHealth
 from activities.chain.quorum import Agreed, Contradicted, Inquiry
 from activities.chain.reading import Piece, Reading
@@ -98,6 +98,8 @@ class Desk:
         )
         for member, other in agreed.others:
             _on_another_branch(member, other[-1], agreed)
+        if len(agreed.members) == 1:
+            await self._contest(max(agreed.answer, key=lambda block: block.number), agreed, lane)
         return agreed.answer
 
     async def counter(self, source: Source, block: Block, lane: Lane) -> int | None:
@@ -248,6 +250,22 @@ class Desk:
             _on_another_branch(member, said.blocks[-1], agreed)
         elif told := difference(said.events, true.events) or reading.miscounted(said, true):
             member.accuse(f"of the same blocks as {', '.join(agreed.names)}, it says otherwise: {told}")
+
+    async def _contest(self, top: Block, agreed: Agreed[Any], lane: Lane) -> None:
+        """A single one's word about a block does not stand against another's that is as far: who lags on a branch that
+        the chain left looks just like who was first to leave it."""
+        for member in self._pool.usable():
+            as_far = member.status == OK and (member.head_number or 0) >= top.number
+            if member in agreed.members or not as_far:
+                continue
+            try:
+                (block,) = await reading.headers(member, [top.number], lane)
+            except ChainFault:
+                continue
+            if block.hash != top.hash:
+                raise Unavailable(
+                    f"chain:{self._name}", f"{agreed.names[0]} and {member.name} have each another block {top.number}"
+                )
 
     async def _fork(self, below: Block | None, agreed: Agreed[Reading], lane: Lane) -> None:
         """Raises ``Forked``; but if it still has the block, or another that is as far has it, nobody can say."""

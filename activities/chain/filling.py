@@ -45,6 +45,8 @@ class FillPace:
     first_blocks: int = 16
     piece_events: int = PIECE_EVENTS
     ahead_events: int = 2 * PIECE_EVENTS
+    #: Of a source without numbers every header is kept, however empty the blocks: without a bound, a chunk's at once.
+    whole_blocks: int = 2_000
     look_seconds: float = 0.25
     #: A chunk whose turn does not come in this time gives its place in the process to others.
     patience_seconds: float = 300.0
@@ -164,6 +166,7 @@ class Filler:
         after, sequence = await boundary(source, desk, first, beside)
         blocks = self._shared.blocks.get(source.source_id, self._pace.first_blocks)
         while first <= chunk.last:
+            blocks = blocks if source.sequenced else min(blocks, self._pace.whole_blocks)
             last = min(first + blocks - 1, chunk.last)
             piece = await desk.fetch(source, first, last, Lane.JOB, after=after, after_sequence=sequence)
             await ahead.put(piece)

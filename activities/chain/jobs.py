@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from activities.chain.backfill_messages import (
     PlanBackfill,
 )
 from activities.chain.filling import Filler, FillPace, Shared, boundary, desk_of, source_of
+from activities.chain.noting import EVERY_SECONDS, ProviderNotes
 from activities.chain.ports import ChainDesk, Lane
 from db.chain import coverage, filling, jobs, verifying
 from db.chain.filling import Neighbours, NotYours
@@ -29,10 +31,12 @@ from db.engine import transaction
 from domain.chain import Head, Source
 from domain.chain.following import Depths, final_number
 from domain.chain.ranges import count, difference
-from domain.errors import Refusal
+from domain.errors import Refusal, Unavailable
 from kit.clock import now
 
 HEARTBEAT_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 class FillingActivities:
@@ -50,6 +54,7 @@ class FillingActivities:
         self._chains = chains
         self._pace = pace
         self._shared = Shared()
+        self._notes: dict[int, ProviderNotes] = {}
 
     @activity.defn(name="backfill.plan")
     async def plan(self, asked: PlanBackfill) -> BackfillPlan:
@@ -83,7 +88,7 @@ class FillingActivities:
         """Fill one chunk, from where it stands; heartbeats all the while."""
         source = await source_of(self._engine, await self._job(asked.run))
         filler = Filler(self._engine, self._doorbell, self._chains, self._shared, self._pace, asked)
-        async with _heartbeats(lambda: (asked.chunk_no, filler.done_to)):
+        async with _heartbeats(lambda: (asked.chunk_no, filler.done_to)), self._noting(source):
             return await filler.run(source)
 
     @activity.defn(name="backfill.verify")
@@ -115,6 +120,32 @@ class FillingActivities:
         async with transaction(self._engine) as connection:
             await jobs.verified(connection, job, found)
         return BackfillVerified(error="; ".join(faults) or None)
+
+    @asynccontextmanager
+    async def _noting(self, source: Source) -> AsyncIterator[None]:
+        """Meanwhile, and at the end, write down how the providers do: who lies to a job alone is named as well."""
+        desk = desk_of(self._chains, source)
+        notes = self._notes.setdefault(id(desk), ProviderNotes(self._engine, desk))
+
+        async def note() -> None:
+            try:
+                if await notes.keep(source, now()):
+                    self._doorbell.ring()
+            except Unavailable as absence:
+                _log.warning("how providers do is written down later: %s", absence)
+
+        async def note_on() -> None:
+            while True:
+                await asyncio.sleep(EVERY_SECONDS)
+                await note()
+
+        noting = asyncio.create_task(note_on(), name="backfill-noting")
+        try:
+            yield
+        finally:
+            noting.cancel()
+            await asyncio.gather(noting, return_exceptions=True)
+            await note()
 
     async def _job(self, run: BackfillRun) -> Job:
         async with transaction(self._engine) as connection:

@@ -144,7 +144,7 @@ class ChainDesk(Protocol):
         lowest that they say."""
 
     async def blocks(self, numbers: Sequence[int], lane: Lane) -> Sequence[Block]:
-        """Headers that enough providers agree on."""
+        """Headers that enough providers agree on; where one is enough, none that is as far says otherwise."""
 
     async def fetch(
         self, source: Source, first: int, last: int, lane: Lane, *, after: Block | None, after_sequence: int | None

@@ -86,9 +86,9 @@ async def lay_out(connection: AsyncConnection, source: Source, tenant: UUID, job
     if job.status not in (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.VERIFYING):
         raise NotYours(job.status)
     wanted = (job.from_block, job.to_block)
-    chunks, others = plan(wanted, covered, await _taken(connection, job), chunk_blocks=job.chunk_blocks)
+    taken = await _taken(connection, job)
+    claimed, others = plan(wanted, covered, taken, chunk_blocks=job.chunk_blocks, most=CHUNKS_MAX)
     known = count(intersection([wanted], covered))
-    claimed = chunks[:CHUNKS_MAX]
     await connection.execute(
         text("DELETE FROM backfill_chunks WHERE tenant_id = :tenant AND job_id = :job"),
         {"tenant": tenant, "job": job_id},

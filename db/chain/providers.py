@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,14 +33,18 @@ class Seen:
 
 async def put(connection: AsyncConnection, chain: str, seen: Sequence[Seen], at: datetime) -> list[Seen]:
     """Write how a chain's providers do; answers those that are accused since now."""
-    names = [each.provider for each in seen]
-    rows = await connection.execute(
-        text(
-            "SELECT provider, status, status_at FROM chain_providers WHERE chain = :chain"
-            " AND provider = ANY(:names) ORDER BY provider FOR UPDATE"
-        ),
-        {"chain": chain, "names": names},
-    )
+    rows = await _standing(connection, chain, seen)
+    if len(rows) < len(seen):
+        # Of several who write of a provider for the first time, only one is to find that it is accused since now.
+        await connection.execute(
+            text(
+                "INSERT INTO chain_providers (chain, provider, status, status_at, seen_at)"
+                " SELECT :chain, n, 'ok', :at, :at FROM unnest(CAST(:names AS text[])) AS n ORDER BY n"
+                " ON CONFLICT DO NOTHING"
+            ),
+            {"chain": chain, "at": at, "names": [each.provider for each in seen]},
+        )
+        rows = await _standing(connection, chain, seen)
     accused = {row.provider: row.status_at for row in rows if row.status == ACCUSED}
     await connection.execute(
         text(
@@ -71,6 +75,18 @@ async def put(connection: AsyncConnection, chain: str, seen: Sequence[Seen], at:
         },
     )
     return [each for each in seen if each.status == ACCUSED and each.provider not in accused]
+
+
+async def _standing(connection: AsyncConnection, chain: str, seen: Sequence[Seen]) -> Sequence[Any]:
+    """What is written of these, which nobody else changes until the transaction ends."""
+    rows = await connection.execute(
+        text(
+            "SELECT provider, status, status_at FROM chain_providers WHERE chain = :chain"
+            " AND provider = ANY(:names) ORDER BY provider FOR UPDATE"
+        ),
+        {"chain": chain, "names": [each.provider for each in seen]},
+    )
+    return rows.all()
 
 
 def _row(seen: Seen) -> dict[str, object]:

@@ -43,18 +43,16 @@ async def get(connection: AsyncConnection, source_id: int) -> Followed:
     return followed_of(rows.one())
 
 
-async def list_(
-    connection: AsyncConnection, *, status: RelayerStatus | None = None, after: int = 0, limit: int = 1_000
-) -> Sequence[Followed]:
-    """Sources in the order in which they were registered, behind ``after``; those in a status, where one is named."""
+async def list_settling(connection: AsyncConnection, *, after: int, limit: int) -> Sequence[Source]:
+    """Sources whose events move escrows, in the order in which they were registered, behind ``after``."""
     rows = await connection.execute(
         text(
-            f"SELECT {_COLUMNS} FROM chain_sources WHERE source_id > :after"
-            " AND (CAST(:status AS text) IS NULL OR status = :status) ORDER BY source_id LIMIT :limit"
+            f"SELECT {_COLUMNS} FROM chain_sources WHERE source_id > :after AND settles AND sequenced"
+            " ORDER BY source_id LIMIT :limit"
         ),
-        {"after": after, "status": status, "limit": limit},
+        {"after": after, "limit": limit},
     )
-    return [followed_of(row) for row in rows]
+    return [followed_of(row).source for row in rows]
 
 
 async def set_status(

@@ -49,28 +49,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the difference, in the token's smallest unit. ``code`` says why; ``explained`` that it is no cause for
-    alarm."""
+    """A part of the difference, in the token's smallest unit. ``code`` says why, and is for ever; ``explained`` that it
+    is no cause for alarm."""
 
     code: str
     what: str
     amount: int
     explained: bool
-
-
-#: Why books differ. Codes are for ever, wording may improve.
-PARTS = {
-    "forced_in": "coins that were sent to the contract without asking: nobody's, and they stay",
-    "contract_short": "the contract has less than it holds and owes",
-    "events_missing": "not all of the contract's events are here yet",
-    "events_differ": "the contract's events, all of them, do not add up to what it says",
-    "not_settled": "final events that are not settled yet, or were settled since",
-    "unsupported": "of a token or of terms that the desk does not keep",
-    "disagreeing": "what the desk's own rules would not have done: an operator must look",
-    "under_way": "escrows and accounts whose events are being settled",
-    "ledger_differs": "the ledger has not what settled events say",
-    "mirror_differs": "what came in from the contract is not what accounts have of it",
-}
 
 
 def compare(figures: Figures) -> tuple[Part, ...]:

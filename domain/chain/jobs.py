@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 from domain.chain.ranges import Ranges, count, cut, difference
@@ -69,11 +70,15 @@ def check_range(from_block: int, to_block: int, *, start_block: int = 0) -> None
         raise Refusal("block_range_invalid", f"the source has no events before block {start_block}", field="from_block")
 
 
-def plan(wanted: tuple[int, int], covered: Ranges, taken: Ranges, *, chunk_blocks: int) -> tuple[Ranges, int]:
-    """What a job fetches, in chunks in the order of blocks, and how many blocks of its range are left to other jobs."""
+def plan(
+    wanted: tuple[int, int], covered: Ranges, taken: Ranges, *, chunk_blocks: int, most: int
+) -> tuple[Ranges, int]:
+    """What a job fetches next, in at most so many chunks in the order of blocks, and how many blocks of its range are
+    left to other jobs."""
     missing = difference([wanted], covered)
     mine = difference(missing, taken)
-    return tuple(cut(mine, chunk_blocks)), count(missing) - count(mine)
+    # Small chunks of a long range are millions: no more of them are made than are claimed.
+    return tuple(islice(cut(mine, chunk_blocks), most)), count(missing) - count(mine)
 
 
 def next_blocks(fetched: int, events: int, left: int, *, aim: int = PIECE_EVENTS) -> int:

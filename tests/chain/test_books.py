@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.testing import ActivityEnvironment
 
+from activities.chain.books import ChainBooksActivities
+from activities.chain.messages import SourcesWanted
+from db.doorbell import Doorbell
 from db.engine import tenant_transaction
 from tests.chain.books import ModelChain, compare, compared
+from tests.chain.contract import Contract
 from tests.chain.desk import ChainDesk
-from tests.chain.tokens import USDC
+from tests.chain.tokens import TOKENS, USDC
 from tests.contracts.desk import COIN
 
 
@@ -118,6 +124,19 @@ async def test_events_that_are_missing_explain_and_events_that_lie_do_not(chain_
     assert parts == {("events_missing", "held", "100", True)}
     contract.oracle.sequence -= 2
     assert found((await compared(chain_desk))[USDC]) == {("events_differ", "held", "100", False)}
+
+
+async def test_relayers_that_move_nothing_end_no_page(chain_desk: ChainDesk) -> None:
+    """The sweep is over where a page is empty: one of relayers that only watch must not be."""
+    contract, engine = chain_desk.contract, chain_desk.engine
+    watching = Contract(contract.tenant)
+    watching.source = replace(watching.source, settles=False)
+    await watching.register(engine)
+    await contract.register(engine)
+    steps = ChainBooksActivities(chain_desk.steps.engine, engine, Doorbell(engine), {"local": TOKENS})
+    wanted = SourcesWanted(after=watching.source.source_id - 1, limit=1)
+    (found,) = await ActivityEnvironment().run(steps.list_settling, wanted)
+    assert found.run.relayer_id == contract.relayer_id
 
 
 async def test_a_state_that_nobody_keeps_is_not_compared(chain_desk: ChainDesk) -> None:

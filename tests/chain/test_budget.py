@@ -120,6 +120,21 @@ async def test_what_one_process_found_out_stands_against_the_others(undone: Asyn
     assert (await written(undone, chain))["a"][0] == "ok"
 
 
+async def test_of_two_who_write_first_one_tells(engine: AsyncEngine) -> None:
+    chain, accused = str(new_id()), seen(status="accused", reason="asked twice: a gap")
+
+    async def put() -> int:
+        async with transaction(engine) as connection:
+            return len(await providers.put(connection, chain, [accused], AT))
+
+    async with transaction(engine) as connection:
+        assert await providers.put(connection, chain, [accused], AT) == [accused]
+        other = asyncio.create_task(put())
+        done, _ = await asyncio.wait([other], timeout=0.3)
+        assert not done, "it waits for the first"
+    assert await other == 0
+
+
 async def test_who_is_accused_is_an_event(undone: AsyncConnection, tenant: UUID) -> None:
     chain, followed = str(new_id()), replace(source(), tenant_id=tenant)
     accused = seen(status="accused", reason="asked twice: a gap")

@@ -267,6 +267,24 @@ async def test_one_is_not_believed_that_a_block_was_left_while_another_as_far_ha
         await one.fetch(SOURCE, 20, 20, Lane.LIVE, after=CHAIN.mined[19].block, after_sequence=19)
 
 
+async def test_one_is_not_believed_about_a_block_of_which_another_as_far_says_otherwise() -> None:
+    other = CHAIN.fork(3)
+    for _ in range(2):
+        other.mine(1, salt="other")
+    late = Node("late", other)
+    one = desk(late, Node("b", CHAIN, delay_seconds=0.01))
+    await one.head(Lane.LIVE)
+    with pytest.raises(Unavailable, match="late and b have each another block 19"):
+        await one.blocks([17, 19], Lane.LIVE)
+    assert await one.blocks([16, 17], Lane.LIVE) == [CHAIN.mined[16].block, CHAIN.mined[17].block]
+    for _ in range(6):
+        other.mine(1, salt="other")
+    await asyncio.sleep(0.01)
+    await one.head(Lane.LIVE)
+    assert statuses(one) == {"late": "ok", "b": "lagging"}
+    assert await one.blocks([19], Lane.LIVE) == [other.mined[19].block], "who lags says nothing against it"
+
+
 async def test_pieces_are_joined_in_order() -> None:
     chain = ModelChain.of(0, *[3, 0, 1, 0, 0] * 60)
     one = desk(Node("a", chain, cap=7), Node("b", chain, cap=50, delay_seconds=0.001), range_blocks_max=40)

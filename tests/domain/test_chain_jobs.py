@@ -33,7 +33,7 @@ RANGES = st.lists(RANGE, max_size=6).map(union)
 def test_a_plan_is_what_is_missing_and_nobody_is_at(
     wanted: tuple[int, int], covered: tuple[tuple[int, int], ...], taken: tuple[tuple[int, int], ...], blocks: int
 ) -> None:
-    chunks, others = plan(wanted, covered, taken, chunk_blocks=blocks)
+    chunks, others = plan(wanted, covered, taken, chunk_blocks=blocks, most=1_000)
     assert list(chunks) == sorted(chunks)
     assert all(0 <= last - first < blocks for first, last in chunks)
     assert count(chunks) == sum(last - first + 1 for first, last in chunks), "no block is in two chunks"
@@ -42,6 +42,11 @@ def test_a_plan_is_what_is_missing_and_nobody_is_at(
     missing = difference([wanted], covered)
     assert union(chunks, intersection(missing, taken)) == missing
     assert others == count(intersection(missing, taken))
+
+
+def test_a_long_range_in_small_chunks_is_laid_out_bit_by_bit() -> None:
+    chunks, others = plan((0, 10**12), ((0, 9),), (), chunk_blocks=1, most=3)
+    assert (chunks, others) == (((10, 10), (11, 11), (12, 12)), 0)
 
 
 def test_what_an_operator_may_say() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from activities.chain.filling import FillPace
+from activities.chain.ports import ProviderHealth
 from db.chain import jobs
 from db.chain.jobs import NewJob
 from db.engine import tenant_transaction
@@ -18,7 +21,7 @@ from domain.errors import Refusal
 from domain.ids import backfill_workflow_id
 from kit.clock import now
 from tests.backfilling import Bench
-from tests.chain.memory import followed
+from tests.chain.memory import CHAIN, MemoryChain, MemoryDesk, followed
 from tests.polling import eventually
 from workflows.chain.backfill_watch import BackfillRetentionWorkflow, BackfillWatchWorkflow
 
@@ -50,6 +53,28 @@ async def test_a_range_is_filled_and_looked_at_again(bench: Bench) -> None:
     assert (ended["events_written"], ended["error"]) == (3_000, None)
     handle = bench.client.get_workflow_handle(backfill_workflow_id(job_id))
     assert (await handle.describe()).status is WorkflowExecutionStatus.COMPLETED
+
+
+async def test_who_lied_to_a_job_is_named(bench: Bench) -> None:
+    """Nobody follows this chain: what its providers did is written down by the job alone."""
+
+    class Caught(MemoryDesk):
+        def health(self) -> Sequence[ProviderHealth]:
+            since = datetime(2026, 1, 1, tzinfo=UTC)
+            return [ProviderHealth("liar", "accused", since, "event 3 is missing", 7, 12, 4, 1, None)]
+
+    bench.chains[CHAIN] = Caught(MemoryChain(50))
+    source = await followed(bench.tenants, bench.tenant)
+    await bench.completed(await bench.start(source, 0, 49, chunk_blocks=10))
+    [told] = await bench.told("chain.provider_accused")
+    assert (told["provider"], told["reason"]) == ("liar", "event 3 is missing")
+
+
+async def test_a_piece_is_bounded_where_every_header_is_kept(bench: Bench) -> None:
+    desk = bench.chain(12_000, density=0)
+    source = await followed(bench.tenants, bench.tenant, sequenced=False)
+    await bench.completed(await bench.start(source, 0, 11_999, chunk_blocks=12_000))
+    assert 1_000 < max(last - first + 1 for first, last in desk.fetched) <= FillPace().whole_blocks
 
 
 async def test_what_is_covered_costs_nothing_again(bench: Bench) -> None:

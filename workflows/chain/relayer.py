@@ -147,6 +147,7 @@ class RelayerWorkflow:
 
     async def _turn(self) -> None:
         self._turns += 1
+        news = self._news
         try:
             done: TurnDone = await workflow.execute_activity_method(
                 FollowingActivities.follow,
@@ -170,7 +171,9 @@ class RelayerWorkflow:
                     lambda: self._moving, timeout=FAULT_PAUSE, timeout_summary="pause: the last turn failed"
                 )
             return
-        self._hold(done.state)
+        if news == self._news:
+            self._hold(done.state)
+        # Else a command came meanwhile, whose answer may be newer than what the turn saw; the next turn sees both.
         workflow.set_current_details(_told(done))
 
     async def _stand_still(self) -> None:
