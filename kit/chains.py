@@ -87,6 +87,9 @@ class _Chain(_Part):
         default=20, ge=1, le=1_000_000, description="further behind, its relayers are unhealthy"
     )
     lag_seconds_max: int = Field(default=300, ge=1, le=1_000_000, description="without news, they are too")
+    still_seconds_max: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="with a head older than this, they are too; unless set, any age"
+    )
 
     @model_validator(mode="after")
     def _providers(self) -> _Chain:

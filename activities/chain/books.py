@@ -65,7 +65,7 @@ class BooksReadingActivities:
         desk = self._desks.get(source.chain)
         if desk is None:
             raise Refusal("chain_unknown", f"the configuration of this worker has no chain {source.chain}")
-        told = []
+        told, unread = [], 0
         for token in tokens:
             said = await desk.books(source, token, block, Lane.JOB)
             if said is not None:
@@ -78,7 +78,11 @@ class BooksReadingActivities:
                         owed=said.owed,
                     )
                 )
-        return ReadBooks(block_number=block.number, block_hash=f"0x{block.hash.hex()}", books=tuple(told))
+            else:
+                unread += 1
+        return ReadBooks(
+            block_number=block.number, block_hash=f"0x{block.hash.hex()}", books=tuple(told), unread=unread
+        )
 
 
 class ChainBooksActivities:

@@ -105,11 +105,12 @@ class TokenBooks(Message):
 
 
 class ReadBooks(Message):
-    """What a contract says of its money as of one final block. Empty where nobody keeps the state of it."""
+    """What a contract says of its money as of one final block; of ``unread`` tokens nobody keeps the state of it."""
 
     block_number: int
     block_hash: str
     books: tuple[TokenBooks, ...] = ()
+    unread: int = 0
 
 
 class CompareBooks(Message):
@@ -126,10 +127,11 @@ class CompareBooks(Message):
 
 
 class BooksCompared(Message):
-    """How many tokens were compared, and in how many something is unexplained."""
+    """How many tokens were compared, in how many something is unexplained, and how many nobody could tell of."""
 
     tokens: int = 0
     differing: int = 0
+    unread: int = 0
 
 
 class BooksSweep(Message):

@@ -33,7 +33,7 @@ from kit.chains import ChainsConfig, EvmChain
 def limits_of(chains: ChainsConfig, chain: str) -> Limits | None:
     """How far behind relayers of a chain may be; None where the configuration does not know it."""
     found = chains.chains.get(chain)
-    return None if found is None else Limits(found.lag_blocks_max, found.lag_seconds_max)
+    return None if found is None else Limits(found.lag_blocks_max, found.lag_seconds_max, found.still_seconds_max)
 
 
 def lag_view(course: Course, at: datetime) -> LagView:

@@ -15,13 +15,14 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from db.chain import coverage, jobs
+from db.chain import coverage, jobs, sources
 from db.chain.jobs import Job
 from db.chain.rows import copy_blocks, copy_events, put_blocks
-from domain.chain import Block, Event, Fetched, Source
+from domain.chain import Block, Event, Fetched, RelayerStatus, Source
 from domain.chain.jobs import JobStatus, plan
 from domain.chain.pace import finish_at
 from domain.chain.ranges import Range, Ranges, count, difference, intersection
+from domain.errors import Refusal
 
 #: So many chunks a job claims at a time; what is behind them, another job may take.
 CHUNKS_MAX = 500
@@ -187,9 +188,11 @@ async def write(
     chunk_no: int,
     expected_events: int | None,
 ) -> Written:
-    """Write a piece of a chunk: events, blocks, coverage and progress. Raises ``NotYours`` and ``NotJoined``."""
+    """Write a piece of a chunk: events, blocks, coverage and progress. Raises ``NotYours`` and ``NotJoined``, and
+    refuses ``relayer_not_running`` while the source's relayer is halted."""
     covered = await coverage.lock(connection, source.source_id)
     job = await _working(connection, tenant, job_id)
+    await _check_not_halted(connection, source)
     whole = (piece.first, piece.last)
     uncovered = difference([whole], covered)
     written = 0
@@ -268,6 +271,13 @@ async def _working(connection: AsyncConnection, tenant: UUID, job_id: UUID) -> J
     if job.status is not JobStatus.RUNNING:
         raise NotYours(job.status)
     return job
+
+
+async def _check_not_halted(connection: AsyncConnection, source: Source) -> None:
+    """A chain that left what was final is not believed about the past either, until an operator resumes it."""
+    followed = await sources.get(connection, source.source_id)
+    if followed.status is RelayerStatus.HALTED:
+        raise Refusal("relayer_not_running", f"{source.relayer_id} is halted: resume it, and retry the job")
 
 
 async def _advance(

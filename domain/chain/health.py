@@ -17,15 +17,18 @@ class Trouble(StrEnum):
     BEHIND = "relayer_behind"
     SILENT = "relayer_silent"
     GAPS = "relayer_has_gaps"
+    STILL = "chain_still"
     UNCONFIGURED = "chain_not_configured"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far behind a relayer may be, and how long without news of its chain."""
+    """How far behind a relayer may be, how long without news of its chain, and how old the chain's last block may be;
+    None is any age."""
 
     lag_blocks_max: int
     lag_seconds_max: int
+    still_seconds_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,11 @@ def troubles(course: Course, limits: Limits | None, now: datetime) -> Sequence[t
         if silent > limits.lag_seconds_max:
             words = f"no news of the chain for {silent} seconds, {limits.lag_seconds_max} at most{paused}"
             found.append((Trouble.SILENT, words))
+        # Providers that all stand at one head agree with each other, and nothing is behind them.
+        old = None if course.head_at is None else round((now - course.head_at).total_seconds())
+        if old is not None and limits.still_seconds_max is not None and old > limits.still_seconds_max:
+            words = f"the chain's last block is {old} seconds old, {limits.still_seconds_max} at most{paused}"
+            found.append((Trouble.STILL, words))
     if course.gap_blocks:
         found.append((Trouble.GAPS, f"{course.gap_blocks} blocks are missing, and no backfill is at them"))
     return found

@@ -60,13 +60,18 @@ class ModelChain:
         """Nothing is held."""
 
 
+async def read_books(desk: ChainDesk, chain: ModelChain | None = None) -> ReadBooks:
+    """Read once."""
+    reading = BooksReadingActivities(desk.engine, {"local": chain or ModelChain(desk.contract)}, {"local": TOKENS})
+    return ReadBooks.model_validate(await ActivityEnvironment().run(reading.read, desk.run))
+
+
 async def compare(desk: ChainDesk, chain: ModelChain | None = None) -> BooksCompared:
     """Read and compare once."""
     tenants, engine = desk.steps.engine, desk.engine
-    reading = BooksReadingActivities(engine, {"local": chain or ModelChain(desk.contract)}, {"local": TOKENS})
     steps = ChainBooksActivities(tenants, engine, Doorbell(tenants), {"local": TOKENS})
     environment = ActivityEnvironment()
-    read = ReadBooks.model_validate(await environment.run(reading.read, desk.run))
+    read = await read_books(desk, chain)
     asked = CompareBooks(run=desk.run, step=str(new_id()), at=now(), read=read)
     return BooksCompared.model_validate(await environment.run(steps.compare, asked))
 

@@ -14,7 +14,7 @@ from activities.chain.books import ChainBooksActivities
 from activities.chain.messages import SourcesWanted
 from db.doorbell import Doorbell
 from db.engine import tenant_transaction
-from tests.chain.books import ModelChain, compare, compared
+from tests.chain.books import ModelChain, compare, compared, read_books
 from tests.chain.contract import Contract
 from tests.chain.desk import ChainDesk
 from tests.chain.tokens import TOKENS, USDC
@@ -149,4 +149,6 @@ async def test_a_state_that_nobody_keeps_is_not_compared(chain_desk: ChainDesk) 
     assert (await compare(chain_desk)).tokens == 0
     contract.funded()
     await contract.write(chain_desk.engine)
-    assert (await compare(chain_desk, ModelChain(contract, forgotten=True))).tokens == 0
+    forgotten = ModelChain(contract, forgotten=True)
+    assert (await compare(chain_desk, forgotten)).tokens == 0
+    assert (await read_books(chain_desk, forgotten)).unread == 1, "and it is counted"

@@ -139,6 +139,14 @@ def test_what_is_the_matter_with_a_relayer(changes: dict[str, object], found: li
     assert [code for code, _ in troubles(course, LIMITS, NOW)] == found
 
 
+def test_a_chain_that_stands_still_is_told_where_that_was_asked_for() -> None:
+    stands = replace(WELL, head_at=NOW - timedelta(seconds=181))
+    assert troubles(stands, LIMITS, NOW) == []
+    found = troubles(stands, replace(LIMITS, still_seconds_max=180), NOW)
+    assert [code for code, _ in found] == [Trouble.STILL]
+    assert troubles(stands, replace(LIMITS, still_seconds_max=181), NOW) == []
+
+
 def test_a_chain_that_no_configuration_names_is_told() -> None:
     assert [code for code, _ in troubles(WELL, None, NOW)] == [Trouble.UNCONFIGURED]
 

@@ -12,10 +12,11 @@ from temporalio.client import WorkflowExecutionStatus
 
 from activities.chain.filling import FillPace
 from activities.chain.ports import ProviderHealth
-from db.chain import jobs
+from db.chain import jobs, sources
 from db.chain.jobs import NewJob
 from db.engine import tenant_transaction
 from db.ids import new_id
+from domain.chain import RelayerStatus, Source
 from domain.chain.jobs import JobCommand, JobStatus
 from domain.errors import Refusal
 from domain.ids import backfill_workflow_id
@@ -173,6 +174,24 @@ async def test_a_block_that_is_not_there_fails_the_job_and_one_that_is_not_final
     assert (await bench.job(job_id)).covered_blocks == 0
     desk.finalized = 99
     await bench.completed(job_id)
+
+
+async def test_a_relayer_that_halted_takes_nothing_of_the_past_until_it_is_resumed(bench: Bench) -> None:
+    bench.chain(100)
+    source = await followed(bench.tenants, bench.tenant)
+    await _put(bench, source, RelayerStatus.HALTED)
+    job_id = await bench.start(source, 0, 99)
+    failed = await bench.until(job_id, JobStatus.FAILED)
+    assert (failed.error or "").startswith("relayer_not_running")
+    assert await bench.stored(source) == []
+    await _put(bench, source, RelayerStatus.FOLLOWING)
+    await bench.say(job_id, JobCommand.RETRY)
+    await bench.completed(job_id)
+
+
+async def _put(bench: Bench, source: Source, status: RelayerStatus) -> None:
+    async with tenant_transaction(bench.tenants, bench.tenant) as connection:
+        await sources.set_status(connection, source.source_id, status)
 
 
 async def test_an_event_that_was_left_out_at_a_boundary_is_found_when_pieces_join(bench: Bench) -> None:

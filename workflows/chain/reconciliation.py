@@ -48,11 +48,11 @@ class ChainReconciliationWorkflow:
                 relayers=sweep.relayers + len(ends),
                 tokens=sweep.tokens + sum(end.tokens for end in read),
                 differing=sweep.differing + sum(end.differing for end in read),
-                unread=sweep.unread + ends.count(None),
+                unread=sweep.unread + ends.count(None) + sum(end.unread > 0 for end in read),
             )
             workflow.set_current_details(
                 f"{sweep.tokens} tokens of {sweep.relayers} contracts compared, **{sweep.differing}** differ and nobody"
-                f" knows why, {sweep.unread} contracts could not be read"
+                f" knows why, {sweep.unread} contracts could not be read, or not wholly"
             )
         if found:
             workflow.continue_as_new(sweep)
@@ -71,8 +71,8 @@ class ChainReconciliationWorkflow:
                 summary=f"read what {source.run.relayer_id} says of its money",
             )
             if not read.books:
-                return BooksCompared()
-            return await workflow.execute_activity_method(
+                return BooksCompared(unread=read.unread)
+            compared = await workflow.execute_activity_method(
                 ChainBooksActivities.compare,
                 CompareBooks(
                     run=source.run,
@@ -85,6 +85,7 @@ class ChainReconciliationWorkflow:
                 retry_policy=STEP_RETRY,
                 summary=f"compare it with events and ledger: {source.run.relayer_id}",
             )
+            return compared.model_copy(update={"unread": read.unread})
         except FailureError as error:
             if is_cancelled_exception(error):
                 raise
