@@ -170,6 +170,7 @@ class Desk:
             # That there is an event, more of them say.
             for member in counted.members:
                 member.accuse(told)
+                member.shun()
         else:
             raise Unavailable(f"chain:{self._name}", told)
 
@@ -241,6 +242,7 @@ class Desk:
                 said = await reading.read(member, piece, None)
         except Contradicted as fault:
             member.accuse(fault.message)
+            member.shun()
             return
         except (ChainFault, TimeoutError):
             return
@@ -248,6 +250,7 @@ class Desk:
             _on_another_branch(member, said.blocks[-1], agreed)
         elif told := difference(said.events, true.events) or reading.miscounted(said, true):
             member.accuse(f"of the same blocks as {', '.join(agreed.names)}, it says otherwise: {told}")
+            member.shun()
 
     async def _fork(self, below: Block | None, agreed: Agreed[Reading], lane: Lane) -> None:
         """Raises ``Forked``; but if it still has the block, or another that is as far has it, nobody can say."""

@@ -125,6 +125,16 @@ async def test_a_gap_convicts_without_anybody_else(liar: type[Node], lane: Lane)
     assert "asked twice" in reasons(one)["liar"]
 
 
+async def test_a_contract_that_does_not_add_up_holds_up_no_other() -> None:
+    """Whoever registers one from a block in its midst makes every node a liar, and these are everybody's nodes."""
+    nodes = [Node(name, CHAIN) for name in "abc"]
+    one = desk(*nodes, agreeing=2, patience=replace(QUICK, accused_alone=10, backoff_max=10))
+    with pytest.raises(Unavailable, match="is next"):
+        await one.fetch(SOURCE, 5, 9, Lane.LIVE, after=None, after_sequence=0)
+    assert statuses(one) == dict.fromkeys("abc", "accused")
+    await all_of(one, CHAIN)
+
+
 @pytest.mark.parametrize("liar", [Silent, Leaving])
 async def test_where_one_has_a_gap_another_is_asked(liar: type[Node]) -> None:
     lying = liar("liar", CHAIN)
