@@ -137,7 +137,9 @@ class Member:
                 self.free_at = max(self.free_at, now + self._patience.backoff)
             return
         self._failures += 1
-        self._reason = fault.message[:_REASON_MAX]
+        if self.status != ACCUSED:
+            # Else the evidence stands.
+            self._reason = fault.message[:_REASON_MAX]
         if fault.kind is FaultKind.REFUSED or began < self._failed_at:
             # Of several questions at once, the first failure counts: together they are one.
             return

@@ -141,6 +141,7 @@ async def test_where_one_has_a_gap_another_is_asked(liar: type[Node]) -> None:
     one = desk(lying, Node("good", CHAIN))
     await all_of(one, CHAIN)
     assert statuses(one) == {"liar": "accused", "good": "ok"}
+    assert "asked twice" in reasons(one)["liar"]
     asked = len(lying.calls)
     await all_of(one, CHAIN)
     assert len(lying.calls) == asked, "it is not asked again"
@@ -321,3 +322,15 @@ async def test_what_came_before_is_asked_for_where_it_is_not_known() -> None:
     assert fetched.events == CHAIN.events(10, 15)
     with pytest.raises(Unavailable):
         await desk(Silent("liar", CHAIN)).fetch(SOURCE, 10, 15, Lane.JOB, after=None, after_sequence=None)
+
+
+async def test_the_evidence_against_who_is_accused_stands() -> None:
+    lying = Silent("liar", CHAIN)
+    one = desk(lying, patience=replace(QUICK, live=0.1, job=0.1))
+    with pytest.raises(Unavailable):
+        await all_of(one, CHAIN)
+    lying.delay_seconds = 60
+    with pytest.raises(Unavailable):
+        await all_of(one, CHAIN)
+    assert statuses(one) == {"liar": "accused"}
+    assert "asked twice" in reasons(one)["liar"]
