@@ -172,6 +172,7 @@ class Desk:
             # That there is an event, more of them say.
             for member in counted.members:
                 member.accuse(told)
+                member.shun()
         else:
             raise Unavailable(f"chain:{self._name}", told)
 
@@ -243,6 +244,7 @@ class Desk:
                 said = await reading.read(member, piece, None)
         except Contradicted as fault:
             member.accuse(fault.message)
+            member.shun()
             return
         except (ChainFault, TimeoutError):
             return
@@ -250,6 +252,7 @@ class Desk:
             _on_another_branch(member, said.blocks[-1], agreed)
         elif told := difference(said.events, true.events) or reading.miscounted(said, true):
             member.accuse(f"of the same blocks as {', '.join(agreed.names)}, it says otherwise: {told}")
+            member.shun()
 
     async def _contest(self, top: Block, agreed: Agreed[Any], lane: Lane) -> None:
         """A single one's word about a block does not stand against another's that is as far: who lags on a branch that

@@ -17,7 +17,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from activities.chain import telling
-from activities.chain.beginning import begin
+from activities.chain.beginning import begin, check_beginning
 from activities.chain.ports import ChainDesk, Forked, Lane
 from db import audit, outbox
 from db.audit import AuditRecord, Origin
@@ -140,6 +140,9 @@ class Follower:
         return stand.position
 
     async def _see(self, position: Position, head: Head) -> bool:
+        if await check_beginning(self._engine, self._desk, self._source, position, head):
+            self._doorbell.ring()
+            raise NotFollowing(RelayerStatus.HALTED)
         if await begin(self._engine, self._desk, self._source, position, head):
             self._position = None
             return True

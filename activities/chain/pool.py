@@ -30,7 +30,8 @@ class Patience:
     ``live`` and ``job``: how long a question is put again before nobody can say. ``hedge``: with no answer for so long
     another provider is asked too. ``backoff`` doubles with each failure in a row up to ``backoff_max``. ``accused``:
     who was caught lying is asked like others again after it, twice as long each time; and earlier, from
-    ``accused_alone`` on and doubling up to ``backoff_max``, where nobody else answers. ``behind``: how long somebody
+    ``accused_alone`` on and doubling up to ``backoff_max``, where nobody else answers. One whom nobody showed to lie is
+    only asked last. ``behind``: how long somebody
     may yet get what nobody has. ``wrong_chain`` and ``network``:
     how often a provider is asked which chain it has. ``heads``: how often those are asked for their head who were not
     needed for it. ``lag_blocks``: a head so much lower is lag.
@@ -82,7 +83,7 @@ class Member:
         self._status, self._reason, self._status_at = OK, "", datetime.now(UTC)
         self._requests = self._failures = self._in_a_row = self._offences = 0
         self._failed_at = float("-inf")
-        self._accused_until = self._alone_at = 0.0
+        self._accused_until = self._shunned_until = self._alone_at = 0.0
         self._limited_until = 0.0
         self._network_until = 0.0
         self._network_lock = asyncio.Lock()
@@ -98,6 +99,11 @@ class Member:
     def reason(self) -> str:
         """Of the status, or of the last failure."""
         return self._reason
+
+    @property
+    def is_shunned(self) -> bool:
+        """Whether others, who answered, showed that it lied: it is asked where nobody else answers, and not often."""
+        return self._clock() < self._shunned_until
 
     @property
     def alone_at(self) -> float:
@@ -131,7 +137,9 @@ class Member:
                 self.free_at = max(self.free_at, now + self._patience.backoff)
             return
         self._failures += 1
-        self._reason = fault.message[:_REASON_MAX]
+        if self.status != ACCUSED:
+            # Else the evidence stands.
+            self._reason = fault.message[:_REASON_MAX]
         if fault.kind is FaultKind.REFUSED or began < self._failed_at:
             # Of several questions at once, the first failure counts: together they are one.
             return
@@ -147,14 +155,26 @@ class Member:
             self._network_until = 0.0
 
     def accuse(self, evidence: str) -> None:
-        """It was caught saying what is not so."""
-        now, patience = self._clock(), self._patience
+        """It was caught saying what is not so.
+
+        It is asked last from now on. That it is shunned is for somebody to ask who had the true answer: a contract that
+        does not count its events, or was registered from a block in its midst, makes liars of honest nodes, and they
+        are those of every other contract as well.
+        """
         self._offences += 1
-        doubled = 2 ** min(self._offences - 1, 7)
-        self._accused_until = now + patience.accused * doubled
-        self._alone_at = now + min(patience.accused_alone * doubled, patience.backoff_max)
+        self._accused_until = self._clock() + self._patience.accused * self._doubled
         self._failures += 1
         self._turn(ACCUSED, evidence)
+
+    def shun(self) -> None:
+        """Somebody else had the answer to that of which it was accused."""
+        now, patience = self._clock(), self._patience
+        self._shunned_until = now + patience.accused * self._doubled
+        self._alone_at = now + min(patience.accused_alone * self._doubled, patience.backoff_max)
+
+    @property
+    def _doubled(self) -> int:
+        return 1 << min(max(self._offences - 1, 0), 7)
 
     def lags(self, reason: str) -> None:
         """It is behind the others, or on a branch that they left."""
@@ -256,7 +276,7 @@ class Pool:
         self.members = [Member(provider, network, patience, clock) for provider in providers]
 
     def next(self, height: int | None, without: Collection[Member], *, anybody: bool = False) -> Member | None:
-        """Whom to ask now for something at this height; ``anybody`` lets in who was accused, after a pause."""
+        """Whom to ask now for something at this height; ``anybody`` lets in who is shunned, after a pause."""
         now = self.clock()
         free = [m for m in self.members if m not in without and self._free(m, now, anybody)]
         return min(free, key=lambda member: self._rank(member, height), default=None)
@@ -265,7 +285,7 @@ class Pool:
         """How long until one of the others may be asked; None where there is none."""
         now = self.clock()
         others = [member for member in self.members if member not in without]
-        times = [m.alone_at if m.status == ACCUSED else m.free_at for m in others if anybody or m.status != ACCUSED]
+        times = [m.alone_at if m.is_shunned else m.free_at for m in others if anybody or not m.is_shunned]
         return max(0.0, min(times) - now) if times else None
 
     def usable(self) -> list[Member]:
@@ -289,7 +309,7 @@ class Pool:
 
     @staticmethod
     def _free(member: Member, now: float, anybody: bool) -> bool:
-        if member.status == ACCUSED:
+        if member.is_shunned:
             return anybody and now >= member.alone_at
         return now >= member.free_at
 

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from activities.chain.pool import ACCUSED, DOWN, WRONG_CHAIN, Member, Pool
+from activities.chain.pool import DOWN, WRONG_CHAIN, Member, Pool
 from activities.chain.ports import ChainFault, FaultKind, Lane
 from domain.errors import Unavailable
 
 A = TypeVar("A")
-#: Before somebody who was accused is asked, everybody else failed so often.
+#: Before somebody who is shunned is asked, everybody else failed so often.
 _FAILURES = 3
 _ROUND_SECONDS_MAX = 2.0
 
@@ -68,6 +68,7 @@ class Inquiry(Generic[A]):
         self._asked: set[Member] = set()
         self._out: set[Member] = set()
         self._reasons: dict[str, str] = {}
+        self._contradicted: set[Member] = set()
         self._failures: Counter[Member] = Counter()
         self._kinds: dict[Member, FaultKind] = {}
         self._began = pool.clock()
@@ -85,6 +86,8 @@ class Inquiry(Generic[A]):
                     await self._pause(until)
                 found = self._majority()
                 if len(found) >= self._need:
+                    for member in self._contradicted:
+                        member.shun()
                     return self._agreed(found)
         finally:
             await self._drop()
@@ -100,10 +103,10 @@ class Inquiry(Generic[A]):
             self._pending[task] = (member, self._pool.clock())
 
     def _nobody_else(self) -> bool:
-        """Those who may be asked without a doubt have answered, or are not going to: it is the turn of the accused."""
+        """Those who may be asked without a doubt have answered, or are not going to: it is the turn of the shunned."""
         settled = self._out | self._answers.keys()
         return not self._pending and all(
-            member.status in (DOWN, WRONG_CHAIN, ACCUSED) or self._failures[member] >= _FAILURES
+            member.status in (DOWN, WRONG_CHAIN) or member.is_shunned or self._failures[member] >= _FAILURES
             for member in self._pool.members
             if member not in settled
         )
@@ -121,6 +124,8 @@ class Inquiry(Generic[A]):
             member, _ = self._pending.pop(task)
             try:
                 self._answers[member] = task.result()
+                # That it was late, or that another node answered for it, is no lie.
+                self._contradicted.discard(member)
             except ChainFault as fault:
                 self._passed_over(member, fault)
 
@@ -131,6 +136,7 @@ class Inquiry(Generic[A]):
         self._failures[member] += 1
         if isinstance(fault, Contradicted):
             member.accuse(fault.message)
+            self._contradicted.add(member)
         elif fault.kind in (FaultKind.REFUSED, FaultKind.NO_STATE):
             self._out.add(member)
 

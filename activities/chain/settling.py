@@ -165,11 +165,16 @@ class ChainSettlementActivities:
         assets = {asset.symbol: asset for asset in await ledger.list_assets(connection)}
         tokens = self._tokens.get(source.chain, {})
         left = dict(await remaining(connection, tenant, [_hold_of(source, event) for event in events]))
+        more = await settling.unmirrored(
+            connection, source.source_id, _beyond(source, events, left), {other.sequence for other in delivered.others}
+        )
         postings: dict[int, Posting] = {}
         others: dict[int, NotSettled] = {}
         for event in events:
             try:
-                postings[event.sequence] = _withdrawal(source, event, tokens, assets, left)
+                posting = _withdrawal(source, event, tokens, assets, left, unmirrored=more.get(event.sequence, 0))
+                if posting is not None:
+                    postings[event.sequence] = posting
             except Unsupported as found:
                 others[event.sequence] = _other(event, Settled.UNSUPPORTED, found.code, found.reason)
             except Refusal as refusal:
@@ -274,18 +279,35 @@ def _whose(event: FinalEvent) -> tuple[str, str]:
     return f"0x{event.token.hex()}", f"0x{event.account.hex()}"
 
 
+def _beyond(source: Source, events: Iterable[FinalEvent], left: Mapping[UUID, int]) -> list[int]:
+    """The numbers of withdrawals by accounts that take more than the ledger says they are owed."""
+    taken: dict[UUID, int] = {}
+    numbers: dict[UUID, list[int]] = {}
+    for event in events:
+        hold_id = _hold_of(source, event)
+        taken[hold_id] = taken.get(hold_id, 0) + (event.amount or 0)
+        numbers.setdefault(hold_id, []).append(event.sequence)
+    beyond = [hold_id for hold_id, amount in taken.items() if amount > left.get(hold_id, 0)]
+    return [number for hold_id in beyond for number in numbers[hold_id]]
+
+
 def _withdrawal(
     source: Source,
     event: FinalEvent,
     tokens: Mapping[str, Token],
     assets: Mapping[str, Asset],
     left: dict[UUID, int],
-) -> Posting:
-    """What left the contract; ``left`` loses it. Raises ``Unsupported``, and ``Refusal`` where less was credited."""
+    *,
+    unmirrored: int,
+) -> Posting | None:
+    """What left the contract, less what was owed for escrows that are not followed; ``left`` loses it. None where that
+    was all. Raises ``Unsupported``, and ``Refusal`` where less was credited."""
     token, account = _whose(event)
-    asset, hold_id, amount = asset_of(token, tokens, assets), _hold_of(source, event), event.amount or 0
-    standing = left.get(hold_id, 0)
-    if amount > standing:
+    asset, hold_id = asset_of(token, tokens, assets), _hold_of(source, event)
+    amount, standing = (event.amount or 0) - unmirrored, left.get(hold_id, 0)
+    if amount == 0:
+        return None
+    if not 0 < amount <= standing:
         raise Refusal("hold_exhausted", f"{account} was credited with {standing} that is left, and withdrew {amount}")
     left[hold_id] = standing - amount
     return Posting(

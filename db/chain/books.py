@@ -18,12 +18,28 @@ _FIGURES = text(
     """
     WITH cursor AS MATERIALIZED (
         SELECT settled_sequence FROM chain_cursors WHERE source_id = :source
-    ), moves AS MATERIALIZED (
+    ), told AS MATERIALIZED (
         SELECT e.sequence, e.outcome, e.kind, e.subject, e.account,
                CASE e.kind WHEN 'Funded' THEN e.amount WHEN 'Withdrawn' THEN 0 ELSE -e.amount END AS held,
                CASE e.kind WHEN 'Funded' THEN 0 WHEN 'Withdrawn' THEN -e.amount ELSE e.amount END AS owed
         FROM chain_events e WHERE e.source_id = :source AND e.canonical AND e.token = :token
           AND e.kind IN ('Funded', 'Released', 'Refunded', 'Withdrawn')
+    ), spans AS (
+        -- A withdrawal takes all that an account was credited with: these are its credits since the one before.
+        SELECT t.*, count(*) FILTER (WHERE kind = 'Withdrawn')
+               OVER (PARTITION BY account ORDER BY sequence DESC) AS span
+        FROM told t WHERE kind <> 'Funded' AND account IN (
+            SELECT account FROM told WHERE kind IN ('Released', 'Refunded') AND outcome IN ('unsupported', 'disagrees'))
+    ), unmirrored AS MATERIALIZED (
+        -- What a settled withdrawal took of credits that are not in the ledger, by why they are not.
+        SELECT w.sequence, c.outcome, w.account, sum(c.owed) AS owed
+        FROM spans w JOIN spans c ON c.account = w.account AND c.span = w.span
+        WHERE w.kind = 'Withdrawn' AND w.outcome = 'settled' AND c.kind <> 'Withdrawn' AND c.outcome <> 'settled'
+        GROUP BY 1, 2, 3
+    ), moves AS MATERIALIZED (
+        SELECT * FROM told
+        UNION ALL SELECT sequence, outcome, 'Withdrawn', NULL, account, 0, -owed FROM unmirrored
+        UNION ALL SELECT sequence, 'settled', 'Withdrawn', NULL, account, 0, owed FROM unmirrored
     ), waits AS MATERIALIZED (
         SELECT e.subject, e.account, e.kind FROM chain_events e, cursor
         WHERE e.source_id = :source AND e.canonical AND e.sequence > cursor.settled_sequence

@@ -84,6 +84,23 @@ _NEXT = text(
     """
 )
 
+_UNMIRRORED = text(
+    """
+    SELECT w.sequence, sum(c.amount)::text AS amount
+    FROM chain_events w
+    CROSS JOIN LATERAL (
+        SELECT coalesce(max(b.sequence), 0) AS sequence FROM chain_events b
+        WHERE b.source_id = w.source_id AND b.canonical AND b.kind = 'Withdrawn' AND b.subject = w.subject
+          AND b.token = w.token AND b.sequence < w.sequence
+    ) AS before
+    JOIN chain_events c ON c.source_id = w.source_id AND c.canonical AND c.kind IN ('Released', 'Refunded')
+         AND c.account = w.account AND c.token = w.token AND c.sequence > before.sequence AND c.sequence < w.sequence
+    WHERE w.source_id = :source AND w.canonical AND w.sequence = ANY (CAST(:numbers AS bigint[]))
+      AND (c.outcome <> 'settled' OR c.sequence = ANY (CAST(:others AS bigint[])))
+    GROUP BY w.sequence
+    """
+)
+
 #: More events than these are in no block: 30 million gas pay for fewer.
 _MOST = 100_000
 #: Parts can be released one unit at a time; nobody reads further than this.
@@ -128,6 +145,18 @@ async def finals_between(
         {"source": source_id, "after": after, "through": through, "kind": kind},
     )
     return [_final(row) for row in rows]
+
+
+async def unmirrored(
+    connection: AsyncConnection, source_id: int, withdrawals: Sequence[int], others: Collection[int]
+) -> Mapping[int, int]:
+    """Of each of these withdrawals, by its event's number: what it took of credits that are not in the ledger.
+
+    A contract pays out all that it owes to an account in a token, also what it owes for escrows that are not followed.
+    ``others`` are events that are about to get another outcome than settled. Who took nothing of it is left out.
+    """
+    rows = await connection.execute(_UNMIRRORED, {"source": source_id, "numbers": withdrawals, "others": list(others)})
+    return {row.sequence: int(row.amount) for row in rows}
 
 
 async def links(connection: AsyncConnection, source_id: int, onchain_ids: Collection[bytes]) -> Mapping[bytes, Link]:

@@ -52,6 +52,11 @@ class Course:
         return None if self.head_number is None else max(self.head_number - self.block_number, 0)
 
     @property
+    def ahead_blocks(self) -> int:
+        """Blocks that are here, and that the chain was without when it was last asked."""
+        return 0 if self.head_number is None or self.block_at is None else max(self.block_number - self.head_number, 0)
+
+    @property
     def lag_seconds(self) -> int | None:
         """By how much the last block that is here is older than the chain's last, both by the chain's clock."""
         if not self.lag_blocks:
@@ -83,7 +88,10 @@ def troubles(course: Course, limits: Limits | None, now: datetime) -> Sequence[t
         paused = ", and paused" if course.status is RelayerStatus.PAUSED else ""
         if blocks is not None and blocks > limits.lag_blocks_max:
             found.append((Trouble.BEHIND, f"{blocks} blocks behind, {limits.lag_blocks_max} at most{paused}"))
-        if silent > limits.lag_seconds_max:
+        if course.ahead_blocks > limits.lag_blocks_max:
+            ends = f"the chain ends at block {course.head_number}, {course.ahead_blocks} blocks below what is here"
+            found.append((Trouble.SILENT, f"{ends}: its providers began anew, or have another chain"))
+        elif silent > limits.lag_seconds_max:
             words = f"no news of the chain for {silent} seconds, {limits.lag_seconds_max} at most{paused}"
             found.append((Trouble.SILENT, words))
         # Providers that all stand at one head agree with each other, and nothing is behind them.

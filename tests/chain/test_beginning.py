@@ -9,7 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.chain.following import Follower
 from activities.chain.ports import Lane
+from db.chain import sources
+from db.chain.cursors import NotFollowing
 from db.doorbell import Doorbell
+from db.engine import transaction
 from domain.chain import Block, Source
 from domain.errors import Unavailable
 from tests.chain.model import ModelChain, ModelDesk
@@ -58,3 +61,17 @@ async def test_where_nobody_knows_the_number_nothing_is_guessed(
     with pytest.raises(Unavailable, match="no provider keeps the contract's state at block 3"):
         await follower.look()
     assert (await cursor(engine, source)).block_number == 3
+
+
+async def test_one_that_begins_behind_its_first_event_stops_and_says_why(
+    engine: AsyncEngine, tenants_engine: AsyncEngine, tenant: UUID
+) -> None:
+    """A block too late, or a contract of another kind: nobody else is to blame for it."""
+    source = await register(tenants_engine, tenant, "model", start_block=3, follow_from=3)
+    desk = ModelDesk(chain())
+    with pytest.raises(NotFollowing, match="halted"):
+        await Follower(engine, Doorbell(engine), desk, source).look()
+    assert desk.fetches == []
+    async with transaction(engine) as connection:
+        followed = await sources.get(connection, source.source_id)
+    assert followed.reason == "its contract had told 4 events by block 2: it is not one of ours, or began before that"

@@ -125,12 +125,23 @@ async def test_a_gap_convicts_without_anybody_else(liar: type[Node], lane: Lane)
     assert "asked twice" in reasons(one)["liar"]
 
 
+async def test_a_contract_that_does_not_add_up_holds_up_no_other() -> None:
+    """Whoever registers one from a block in its midst makes every node a liar, and these are everybody's nodes."""
+    nodes = [Node(name, CHAIN) for name in "abc"]
+    one = desk(*nodes, agreeing=2, patience=replace(QUICK, accused_alone=10, backoff_max=10))
+    with pytest.raises(Unavailable, match="is next"):
+        await one.fetch(SOURCE, 5, 9, Lane.LIVE, after=None, after_sequence=0)
+    assert statuses(one) == dict.fromkeys("abc", "accused")
+    await all_of(one, CHAIN)
+
+
 @pytest.mark.parametrize("liar", [Silent, Leaving])
 async def test_where_one_has_a_gap_another_is_asked(liar: type[Node]) -> None:
     lying = liar("liar", CHAIN)
     one = desk(lying, Node("good", CHAIN))
     await all_of(one, CHAIN)
     assert statuses(one) == {"liar": "accused", "good": "ok"}
+    assert "asked twice" in reasons(one)["liar"]
     asked = len(lying.calls)
     await all_of(one, CHAIN)
     assert len(lying.calls) == asked, "it is not asked again"
@@ -329,3 +340,15 @@ async def test_what_came_before_is_asked_for_where_it_is_not_known() -> None:
     assert fetched.events == CHAIN.events(10, 15)
     with pytest.raises(Unavailable):
         await desk(Silent("liar", CHAIN)).fetch(SOURCE, 10, 15, Lane.JOB, after=None, after_sequence=None)
+
+
+async def test_the_evidence_against_who_is_accused_stands() -> None:
+    lying = Silent("liar", CHAIN)
+    one = desk(lying, patience=replace(QUICK, live=0.1, job=0.1))
+    with pytest.raises(Unavailable):
+        await all_of(one, CHAIN)
+    lying.delay_seconds = 60
+    with pytest.raises(Unavailable):
+        await all_of(one, CHAIN)
+    assert statuses(one) == {"liar": "accused"}
+    assert "asked twice" in reasons(one)["liar"]

@@ -14,6 +14,7 @@ from domain.chain import RelayerStatus
 from domain.controls import FreezeScope
 from domain.errors import Refusal, Unavailable
 from domain.ledger import Balance, chain_account
+from tests.chain.books import compared
 from tests.chain.desk import ChainDesk
 from tests.chain.tokens import STRANGE, USDC
 from tests.contracts.desk import BUYER, COIN, NOBODY, REASON, SELLER
@@ -121,6 +122,32 @@ async def test_what_the_desk_does_not_keep_is_unsupported(chain_desk: ChainDesk)
     assert {code for _, _, code in await chain_desk.outcomes()} == {"token_unknown", None}
     assert await chain_desk.escrow(strange) is None
     assert await chain_desk.escrow(late) is not None
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "one by one"])
+async def test_a_withdrawal_takes_what_is_owed_for_escrows_that_are_not_followed_too(
+    chain_desk: ChainDesk, at_once: bool
+) -> None:
+    """Anybody can have a contract owe an account a unit for terms that the desk does not keep."""
+    contract = chain_desk.contract
+    never = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) + 1
+    for terms in (contract.terms(), contract.terms(amount=7, expires_at=never)):
+        onchain_id = contract.funded(terms)
+        contract.done(onchain_id, "approve", by=contract.buyer)
+        contract.done(onchain_id, "release", terms.amount, by=contract.buyer)
+    if not at_once:
+        await chain_desk.follow()
+    assert contract.withdraw(USDC, contract.seller) == 107
+    # And once more, with nothing but such a unit.
+    onchain_id = contract.funded(contract.terms(amount=7, expires_at=never))
+    contract.done(onchain_id, "approve", by=contract.buyer)
+    contract.done(onchain_id, "release", 7, by=contract.buyer)
+    assert contract.withdraw(USDC, contract.seller) == 7
+    await chain_desk.follow()
+    assert await balances(chain_desk) == (Balance(), Balance(), Balance())
+    outcomes = {(kind, outcome) for kind, outcome, _ in await chain_desk.outcomes() if kind == "Withdrawn"}
+    assert outcomes == {("Withdrawn", "settled")}
+    assert await compared(chain_desk) == {USDC: []}
 
 
 async def test_what_the_rules_would_not_have_done_stops_its_escrow_alone(chain_desk: ChainDesk) -> None:

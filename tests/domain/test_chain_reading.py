@@ -123,6 +123,10 @@ def test_a_relayers_id_names_its_contract_or_stands_for_its_addresses() -> None:
         ({"heard_at": NOW - timedelta(seconds=301)}, [Trouble.SILENT]),
         ({"heard_at": None, "head_number": None, "head_at": None}, [Trouble.SILENT]),
         ({"heard_at": None, "registered_at": NOW}, []),
+        # A node that began anew, or another chain in its place.
+        ({"block_number": 100, "head_number": 80}, []),
+        ({"block_number": 100, "head_number": 79}, [Trouble.SILENT]),
+        ({"block_number": 100, "head_number": 79, "block_at": None}, []),
         ({"gap_blocks": 1}, [Trouble.GAPS]),
         ({"status": RelayerStatus.HALTED}, [Trouble.HALTED]),
         (
