@@ -58,7 +58,7 @@ async def test_no_fault_and_no_undocumented_answer(
         relayer = ok(await service.post("chain/relayers", contract), 201)["relayer_id"]
         (tmp_path / "schemathesis.toml").write_text(f'[parameters]\n"path.relayer_id" = "{relayer}"\n')
         # It would revoke the key that it uses.
-        await schemathesis(url, service.key or "", tmp_path, "--max-examples=3", "--exclude-operation-id=revoke_key")
+        await schemathesis(url, service.key or "", tmp_path, "--max-examples=2", "--exclude-operation-id=revoke_key")
         await schemathesis(
             url, service.key or "", tmp_path, "--include-operation-id=revoke_key", "--phases=examples,coverage,fuzzing"
         )
@@ -117,7 +117,7 @@ async def test_an_endpoint_that_is_there(
             url,
             service.key or "",
             tmp_path,
-            "--max-examples=12",
+            "--max-examples=4",
             "--phases=examples,coverage,fuzzing",
             "--include-path-regex=webhooks",
             "--exclude-operation-id=delete_webhook",
