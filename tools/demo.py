@@ -156,11 +156,16 @@ def _books(desk: Desk, console: Console) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for entry in found["items"]:
-        table.add_row(f"   {entry['asset']}", *(entry[name] for name in _COLUMNS))
+        table.add_row(f"   {entry['asset']}", *(_short(entry[name]) for name in _COLUMNS))
     console.print(table)
     if not found["balanced"]:
         raise DemoFailed("the ledger does not balance")
     console.print("   [bold green]balanced[/]: everything that came in is with somebody")
+
+
+def _short(amount: str) -> str:
+    """An amount without the zeros that only its scale asks for."""
+    return amount.rstrip("0").rstrip(".") if "." in amount else amount
 
 
 _COLUMNS = ("available", "held", "fees", "external", "difference")
