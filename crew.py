@@ -98,11 +98,9 @@ def create_worker(
     doorbell = Doorbell(tenants)
     escrow, ledger = EscrowActivities(tenants, doorbell), LedgerActivities(tenants, doorbell)
     retention, watch = RetentionActivities(engine), EscrowWatchActivities(engine)
-    pending, chain = PendingTransferActivities(tenants, doorbell), ChainActivities(tenants, doorbell)
-    ledger_lane, settlement_watch = SettlementLedgerActivities(tenants, doorbell), SettlementWatchActivities(engine)
-    escrow_lane = SettlementEscrowActivities(tenants, doorbell, EscrowClient(client, task_queue))
     reconciliation = ReconciliationActivities(tenants, engine, doorbell)
     pricing = PriceActivities(engine, Doorbell(engine), prices or PriceDesk())
+    escrows = EscrowClient(client, task_queue)
     activities: list[Any] = [
         *_book(engine, book_groups),
         escrow.open,
@@ -110,15 +108,8 @@ def create_worker(
         ledger.transfer,
         retention.delete_idempotency_keys,
         watch.resume_overdue,
-        pending.open,
-        pending.resolve,
-        chain.post_chain,
-        TransferWatchActivities(engine).resume_overdue,
-        ledger_lane.settle,
-        escrow_lane.take_up,
-        escrow_lane.deliver,
-        escrow_lane.record,
-        settlement_watch.resume_waiting,
+        *_transfers(tenants, engine, doorbell),
+        *_commands(tenants, engine, doorbell, escrows),
         reconciliation.tenants,
         reconciliation.begin,
         reconciliation.compare,
@@ -132,7 +123,7 @@ def create_worker(
         *_alerting(tenants, engine, doorbell, senders or local_senders(engine), base_url),
         WebhookWatchActivities(engine).resume_waiting,
         *chain_steps(tenants, engine, doorbell),
-        *settling_steps(tenants, engine, doorbell, EscrowClient(client, task_queue), tokens or {}),
+        *settling_steps(tenants, engine, doorbell, escrows, tokens or {}),
     ]
     return Worker(
         client,
@@ -156,6 +147,20 @@ def _book(engine: AsyncEngine, groups: int) -> list[Any]:
     book = BookActivities(engine, Doorbell(engine), groups=groups)
     watch, audit = BookWatchActivities(engine), BookAuditActivities(engine, Doorbell(engine))
     return [book.plan, book.revalue, watch.wake_behind, audit.audit]
+
+
+def _transfers(tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell) -> list[Any]:
+    """The steps of transfers in two phases, and of linked ones."""
+    pending, chain = PendingTransferActivities(tenants, doorbell), ChainActivities(tenants, doorbell)
+    return [pending.open, pending.resolve, chain.post_chain, TransferWatchActivities(engine).resume_overdue]
+
+
+def _commands(tenants: AsyncEngine, engine: AsyncEngine, doorbell: Doorbell, escrows: EscrowClient) -> list[Any]:
+    """The steps of settlement commands, in both of their lanes."""
+    ledger = SettlementLedgerActivities(tenants, doorbell)
+    escrow = SettlementEscrowActivities(tenants, doorbell, escrows)
+    watch = SettlementWatchActivities(engine)
+    return [ledger.settle, escrow.take_up, escrow.deliver, escrow.record, watch.resume_waiting]
 
 
 def _alerting(

@@ -12,7 +12,7 @@ import pytest
 from tests.house import rules
 from tests.house.source import ROOMS, ROOT, Module, files, in_rooms, modules, parse
 
-OURS = (*ROOMS, "worker.py", "outside.py")
+OURS = (*ROOMS, *rules.ROOT_MODULES)
 Rule = Callable[[Module], Iterator[str]]
 
 _CLOCK = "from datetime import datetime\nat = datetime.now()"
