@@ -251,7 +251,7 @@ class WaitView(BaseModel):
 
     what: WaitsFor
     roles: list[Role]
-    commands: list[str]
+    commands: list[str] = Field(description="Of an escrow in a contract on a chain: the contract's, not routes here")
     milestones: list[int]
     until: datetime | None = Field(description="When the clock decides instead; null means it waits for ever")
 
