@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -113,20 +113,28 @@ class Caller:
         outcome: type[OutcomeT],
     ) -> OutcomeT:
         """Send an update to the run that carries a thing, or to a new one; see ``EscrowClient.command``."""
+
+        async def sent(update_id: str) -> OutcomeT:
+            return await self._update(workflow_id, update, command, update_id, resumption, outcome)
+
         async with self._answered():
-            for _ in range(RENEWALS_MAX):
-                try:
-                    return await self._update(workflow_id, update, command, str(command_id), resumption, outcome)
-                except WorkflowUpdateFailedError as error:
-                    if unavailable_of(error.cause) is not None:
-                        # Its run was being renewed and took nothing.
-                        await asyncio.sleep(RENEWAL_SECONDS)
-                        continue
-                    if attempt_id is None or refusal_of(error.cause) is not None:
-                        raise
-                    again = f"{command_id}:{attempt_id}"
-                    return await self._update(workflow_id, update, command, again, resumption, outcome)
-            raise Unavailable("temporal", f"the run of {workflow_id} is being renewed")
+            try:
+                return await _until_taken(lambda: sent(str(command_id)))
+            except WorkflowUpdateFailedError as error:
+                if attempt_id is None or refusal_of(error.cause) is not None or unavailable_of(error.cause) is not None:
+                    raise
+            return await _until_taken(lambda: sent(f"{command_id}:{attempt_id}"))
+
+    async def _opened(
+        self, update: Any, update_id: str, start: Callable[[], WithStartWorkflowOperation[Any, Any]], outcome: Any
+    ) -> Any:
+        """Start a run, or find it, and wait for what its first update answers: the thing is recorded."""
+        async with self._answered():
+            return await _until_taken(
+                lambda: self._client.execute_update_with_start_workflow(
+                    update, id=update_id, start_workflow_operation=start(), result_type=outcome
+                )
+            )
 
     async def _update(
         self,
@@ -154,6 +162,26 @@ class Caller:
                 # The new run found that all was over and ended before it took the command; the row will tell.
                 raise Unavailable("temporal", f"the run of {workflow_id} ended meanwhile") from error
             raise
+
+
+async def _until_taken(send: Callable[[], Awaitable[OutcomeT]]) -> OutcomeT:
+    """The answer to an update, which is sent again while nobody took it.
+
+    A run that is being renewed takes none. A task in which the run ends while there is news is taken back by the
+    server, and the updates that it carried are thrown away: what they hear is ``FAILED_PRECONDITION``.
+    """
+    sent = 0
+    while True:
+        sent += 1
+        try:
+            return await send()
+        except WorkflowUpdateFailedError as error:
+            if sent == RENEWALS_MAX or unavailable_of(error.cause) is None:
+                raise
+        except RPCError as error:
+            if sent == RENEWALS_MAX or error.status is not RPCStatusCode.FAILED_PRECONDITION:
+                raise
+        await asyncio.sleep(RENEWAL_SECONDS)
 
 
 @asynccontextmanager

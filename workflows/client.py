@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from temporalio.client import WithStartWorkflowOperation
@@ -40,16 +40,13 @@ class EscrowClient(Caller):
 
     async def open(self, opening: OpenEscrow, *, summary: str, details: str | None = None) -> EscrowOutcome:
         """Start the escrow's workflow and wait until the escrow is recorded. The same id opens it once."""
-        # The SDK types an update without an argument as one that takes the workflow itself.
-        opened: Any = EscrowWorkflow.opened
-        async with self._answered():
-            answer = await self._client.execute_update_with_start_workflow(
-                opened,
-                id="opened",
-                start_workflow_operation=self._start(opening, summary=summary, details=details),
-                result_type=EscrowOutcome,
-            )
-            return cast("EscrowOutcome", answer)
+        answer = await self._opened(
+            EscrowWorkflow.opened,
+            "opened",
+            lambda: self._start(opening, summary=summary, details=details),
+            EscrowOutcome,
+        )
+        return cast("EscrowOutcome", answer)
 
     async def command(
         self, tenant_id: UUID, escrow_id: UUID, command: EscrowCommand, *, attempt_id: UUID | None = None
@@ -155,16 +152,10 @@ class TransferClient(Caller):
 
     async def open(self, opening: OpenPendingTransfer, *, summary: str) -> PendingOutcome:
         """Start the workflow of a transfer in two phases and wait until its money is set apart. The same id, once."""
-        # The SDK types an update without an argument as one that takes the workflow itself.
-        opened: Any = PendingTransferWorkflow.opened
-        async with self._answered():
-            answer = await self._client.execute_update_with_start_workflow(
-                opened,
-                id="opened",
-                start_workflow_operation=self._start(opening, summary=summary),
-                result_type=PendingOutcome,
-            )
-            return cast("PendingOutcome", answer)
+        answer = await self._opened(
+            PendingTransferWorkflow.opened, "opened", lambda: self._start(opening, summary=summary), PendingOutcome
+        )
+        return cast("PendingOutcome", answer)
 
     async def resolve(
         self, tenant_id: UUID, transfer_id: UUID, command: TransferCommand, *, attempt_id: UUID | None = None
@@ -209,24 +200,23 @@ class ReconciliationClient(Caller):
 
     async def start(self, request: ReconcileTenant, *, summary: str) -> None:
         """Start a run and wait until it is recorded. The same ``run_id`` is one run."""
-        begun: Any = ReconciliationWorkflow.begun
-        async with self._answered():
-            await self._client.execute_update_with_start_workflow(
-                begun,
-                id="begun",
-                start_workflow_operation=WithStartWorkflowOperation(
-                    ReconciliationWorkflow.run,
-                    request,
-                    id=reconciliation_workflow_id(request.tenant_id, request.run_id),
-                    task_queue=self._task_queue,
-                    task_timeout=TASK_TIMEOUT,
-                    execution_timeout=RUN_LIMIT,
-                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                    static_summary=summary,
-                    search_attributes=attributes(request.tenant_id),
-                ),
-            )
+        await self._opened(
+            ReconciliationWorkflow.begun,
+            "begun",
+            lambda: WithStartWorkflowOperation(
+                ReconciliationWorkflow.run,
+                request,
+                id=reconciliation_workflow_id(request.tenant_id, request.run_id),
+                task_queue=self._task_queue,
+                task_timeout=TASK_TIMEOUT,
+                execution_timeout=RUN_LIMIT,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=summary,
+                search_attributes=attributes(request.tenant_id),
+            ),
+            None,
+        )
 
 
 class PriceClient(Caller):
