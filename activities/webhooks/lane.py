@@ -109,7 +109,10 @@ class Lane:
             settled = not (self._outstanding or self._notes.pending)
             if not senders or wanted >= max(1, self._window // 2):
                 loaded, claimed = await self._take(wanted if senders else 0)
-                if loaded is None or loaded.endpoint.status is not EndpointStatus.ACTIVE or loaded.endpoint.resting:
+                if loaded is None or loaded.endpoint.status is not EndpointStatus.ACTIVE:
+                    return
+                if loaded.endpoint.resting:
+                    self._unwanted = True
                     return
                 if not senders:
                     self._open(loaded, senders)
@@ -289,9 +292,10 @@ class Lane:
             endpoint = await sending.endpoint(connection, *self._whom)
             if endpoint is None or endpoint.status is not EndpointStatus.ACTIVE:
                 return self._notes.summed(None)
+            if self._unwanted and endpoint.paused_until is not None:
+                # No turn looked for more, though who brings it may have counted on that: the next one comes for it.
+                return self._notes.summed(endpoint.paused_until)
             due = endpoint.now if endpoint.replaying else await sending.next_due(connection, *self._whom)
-        if due is not None and endpoint.paused_until is not None:
-            due = max(due, endpoint.paused_until)
         return self._notes.summed(due)
 
 

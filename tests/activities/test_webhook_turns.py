@@ -155,6 +155,19 @@ async def test_who_asks_to_be_left_alone_is(
     assert timedelta(0) <= done.next_at - before - timedelta(seconds=pause) < timedelta(seconds=5)
 
 
+async def test_after_the_pause_it_is_looked_at_whatever_waits_longer(hooks: Hooks, receiver: Vendor) -> None:
+    """What comes just behind the wake does not wake it again, and does not wait for the attempt after many failures."""
+    hook = await hooks.subscribe(receiver.url)
+    receiver.answer = failing(429, headers={"Retry-After": "90"})
+    await hooks.tell(event(1))
+    before = now()
+    await hooks.turn(hook)
+    await hooks.sql("UPDATE webhook_deliveries SET next_attempt_at = next_attempt_at + interval '10 hours'")
+    done = await hooks.turn(hook)
+    assert done.next_at is not None
+    assert timedelta(0) <= done.next_at - before - timedelta(seconds=90) < timedelta(seconds=5)
+
+
 async def test_nothing_more_is_sent_when_one_answer_asks_for_that(hooks: Hooks, receiver: Vendor) -> None:
     hook = await hooks.subscribe(receiver.url, concurrency=1)
     receiver.answer = failing(429)

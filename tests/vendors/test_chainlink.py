@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -45,9 +46,8 @@ async def test_a_round_that_is_stale_is_judged_by_the_feeds_own_heartbeat(served
     chainlink = source(served)
     [eth] = await chainlink.read()
     left_out = judge(eth, Policy(), {}, now()).left_out
-    assert left_out is not None
-    assert left_out.startswith("too old: 3700 s, 3660 s at most")
     await chainlink.close()
+    assert re.match(r"too old: 37\d\d s, 3660 s at most", str(left_out)), left_out
 
 
 @pytest.mark.parametrize(
