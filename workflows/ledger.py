@@ -9,7 +9,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.failures import step_failure
     from activities.ledger.messages import RecordTransfer, TransferKind, TransferOutcome, TransferRequest
     from activities.ledger.steps import LedgerActivities
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+    from workflows.steps import run_step
 
 __all__ = ["TransferKind", "TransferOutcome", "TransferRequest", "TransferWorkflow"]
 
@@ -22,13 +22,9 @@ class TransferWorkflow:
     async def run(self, request: TransferRequest) -> TransferOutcome:
         """The transaction that stands for the request."""
         try:
-            return await workflow.execute_local_activity_method(
+            return await run_step(
                 LedgerActivities.transfer,
                 RecordTransfer(request=request, at=workflow.now()),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
                 summary=f"book the {request.kind}",
             )
         except FailureError as error:

@@ -35,7 +35,8 @@ with workflow.unsafe.imports_passed_through():
     from domain.alerts.delivery import Heard
     from domain.alerts.model import Status
     from domain.errors import Unavailable
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+    from workflows.limits import STEP_RETRY
+    from workflows.steps import run_step
 
 #: An attempt is carried out once: what is not known of it afterwards is found out, never repeated.
 SEND_ONCE = RetryPolicy(maximum_attempts=1)
@@ -129,17 +130,7 @@ class AlertWorkflow:
             at=workflow.now(),
             outcomes=outcomes,
         )
-        return await self._outlast(
-            lambda: workflow.execute_local_activity_method(
-                AlertActivities.advance,
-                asked,
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
-                summary="decide what is due",
-            )
-        )
+        return await self._outlast(lambda: run_step(AlertActivities.advance, asked, summary="decide what is due"))
 
     async def _carry_out(self, moved: Moved) -> tuple[OutcomeMessage, ...]:
         """Send and look, all beside one another; what came of it."""
@@ -173,7 +164,7 @@ class AlertWorkflow:
             return _unsure(attempt, error, looked=True)
 
     async def _acknowledge(self, command: AcknowledgeAlert) -> AlertOutcome:
-        return await workflow.execute_local_activity_method(
+        return await run_step(
             AlertActivities.acknowledge,
             RecordAcknowledgement(
                 tenant_id=self._run.tenant_id,
@@ -181,10 +172,6 @@ class AlertWorkflow:
                 command=command,
                 at=workflow.now(),
             ),
-            start_to_close_timeout=STEP_TIMEOUT,
-            schedule_to_close_timeout=STEP_LIMIT,
-            local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-            retry_policy=STEP_RETRY,
             summary=f"somebody took note, via {command.via}",
         )
 

@@ -35,12 +35,9 @@ with workflow.unsafe.imports_passed_through():
     from domain.errors import Refusal, Unavailable
     from workflows.limits import (
         CHAIN_RETRY,
-        LOCAL_RETRY_THRESHOLD,
-        STEP_LIMIT,
-        STEP_RETRY,
-        STEP_TIMEOUT,
         backfill_queue,
     )
+    from workflows.steps import run_step
 
 #: Chunks of a job that are under way at once.
 CHUNKS_AT_ONCE = 3
@@ -162,13 +159,9 @@ class BackfillWorkflow:
             raise self._failure
         async with self._lock:
             self._pause = WAIT_FIRST
-            after = await workflow.execute_local_activity_method(
+            after = await run_step(
                 BackfillActivities.command,
                 ApplyBackfillCommand(run=self._run, command=asked, at=at),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
                 summary=f"record the command: {asked.command}",
             )
             self._hold(after)
@@ -276,13 +269,9 @@ class BackfillWorkflow:
         async with self._lock:
             while True:
                 try:
-                    ended = await workflow.execute_local_activity_method(
+                    ended = await run_step(
                         BackfillActivities.end,
                         asked,
-                        start_to_close_timeout=STEP_TIMEOUT,
-                        schedule_to_close_timeout=STEP_LIMIT,
-                        local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                        retry_policy=STEP_RETRY,
                         summary="record that the job is complete" if error is None else "record that the job failed",
                     )
                     break
@@ -297,15 +286,7 @@ class BackfillWorkflow:
     async def _load(self) -> BackfillState:
         while True:
             try:
-                return await workflow.execute_local_activity_method(
-                    BackfillActivities.load,
-                    self._run,
-                    start_to_close_timeout=STEP_TIMEOUT,
-                    schedule_to_close_timeout=STEP_LIMIT,
-                    local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                    retry_policy=STEP_RETRY,
-                    summary="load the job",
-                )
+                return await run_step(BackfillActivities.load, self._run, summary="load the job")
             except FailureError as error:
                 failure = step_failure(error)
                 if is_cancelled_exception(error) or refusal_of(failure) is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -20,11 +19,12 @@ from workflows.search import STATUS, attributes, updates
 with workflow.unsafe.imports_passed_through():
     from activities.chain.relayer import FollowingActivities, RelayerActivities, RelayerWatchActivities
     from activities.chain.relayer_messages import CarryOut, RelayerCommand, RelayerRun, RelayerState, TurnDone
-    from activities.failures import UNAVAILABLE, refusal_failure, refusal_of, step_failure, unavailable_failure
+    from activities.failures import refusal_failure, refusal_of, step_failure, unavailable_failure
     from domain.chain import RelayerStatus
     from domain.chain.following import check_status
     from domain.errors import Refusal, Unavailable
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT, chain_queue
+    from workflows.limits import STEP_RETRY, STEP_TIMEOUT, chain_queue
+    from workflows.steps import outlast, run_step
 
 __all__ = ["RelayerCommand", "RelayerRun", "RelayerState", "RelayerWatchWorkflow", "RelayerWorkflow"]
 
@@ -34,7 +34,6 @@ TURN_LIMIT = timedelta(minutes=10)
 #: A worker that died is noticed so late, and another one goes on.
 HEARTBEAT_TIMEOUT = timedelta(seconds=5)
 FAULT_PAUSE = timedelta(seconds=5)
-_OUTAGE_PAUSE = timedelta(seconds=5)
 _TURNS_PER_RUN = 400
 _NEWS_PER_RUN = 1_000
 _RECENT_COMMANDS = 100
@@ -61,7 +60,7 @@ class RelayerWorkflow:
         """Follow for ever; ends where there is no live end to follow, or no such relayer."""
         if not run.recent_commands:
             workflow.upsert_search_attributes(updates(attributes(run.tenant_id, reference=run.relayer_id)))
-        self._hold(await self._outlast(self._load))
+        self._hold(await outlast(self._load))
         while self._now() is not RelayerStatus.OBSERVING:
             if self._is_full():
                 await self._continue_as_new()
@@ -126,21 +125,13 @@ class RelayerWorkflow:
         asked = CarryOut(tenant_id=self._run.tenant_id, relayer_id=self._run.relayer_id, command=command)
         async with self._lock:
             try:
-                state = await self._outlast(
-                    lambda: workflow.execute_local_activity_method(
-                        RelayerActivities.carry_out,
-                        asked,
-                        start_to_close_timeout=STEP_TIMEOUT,
-                        schedule_to_close_timeout=STEP_LIMIT,
-                        local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                        retry_policy=STEP_RETRY,
-                        summary=f"{command.ask} the relayer",
-                    )
+                state = await outlast(
+                    lambda: run_step(RelayerActivities.carry_out, asked, summary=f"{command.ask} the relayer")
                 )
             except ApplicationError as failure:
                 if refusal_of(failure) is not None:
                     # The row may say otherwise than the copy that the validator asked.
-                    self._hold(await self._outlast(self._load))
+                    self._hold(await outlast(self._load))
                 raise
             self._hold(state)
         return state
@@ -185,7 +176,7 @@ class RelayerWorkflow:
         )
         if self._now() is not RelayerStatus.FOLLOWING and not self._is_full():
             async with self._lock:
-                self._hold(await self._outlast(self._load))
+                self._hold(await outlast(self._load))
 
     def _is_full(self) -> bool:
         return (
@@ -204,27 +195,7 @@ class RelayerWorkflow:
         )
 
     async def _load(self) -> RelayerState:
-        return await workflow.execute_local_activity_method(
-            RelayerActivities.load,
-            self._run,
-            start_to_close_timeout=STEP_TIMEOUT,
-            schedule_to_close_timeout=STEP_LIMIT,
-            local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-            retry_policy=STEP_RETRY,
-            summary="see where the relayer stands",
-        )
-
-    async def _outlast(self, attempt: Callable[[], Awaitable[RelayerState]]) -> RelayerState:
-        """The step's answer, however long the database is away; raises its refusal, or the bug that it met."""
-        while True:
-            try:
-                return await attempt()
-            except FailureError as error:
-                failure = step_failure(error)
-            if failure.type != UNAVAILABLE:
-                raise failure
-            workflow.logger.warning("a relayer waits for the database: %s", failure)
-            await workflow.sleep(_OUTAGE_PAUSE, summary="pause: the database does not answer")
+        return await run_step(RelayerActivities.load, self._run, summary="see where the relayer stands")
 
     def _hold(self, state: RelayerState) -> None:
         before, self._state = self._state, state

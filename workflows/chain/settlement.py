@@ -26,7 +26,8 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.chain.settling import ChainSettlementActivities, ChainSettlementWatchActivities
     from activities.failures import UNAVAILABLE, refusal_of, step_failure
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+    from workflows.limits import STEP_RETRY, STEP_TIMEOUT
+    from workflows.steps import run_step
 
 __all__ = ["ChainSettled", "ChainSettlementRun", "ChainSettlementWatchWorkflow", "ChainSettlementWorkflow"]
 
@@ -136,7 +137,7 @@ class ChainSettlementWorkflow:
         )
 
     async def _record(self, delivered: DeliveredFinal) -> ChainSettled:
-        return await workflow.execute_local_activity_method(
+        return await run_step(
             ChainSettlementActivities.record,
             RecordFinal(
                 run=self._run,
@@ -144,10 +145,6 @@ class ChainSettlementWorkflow:
                 at=workflow.now(),
                 delivered=delivered,
             ),
-            start_to_close_timeout=STEP_TIMEOUT,
-            schedule_to_close_timeout=STEP_LIMIT,
-            local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-            retry_policy=STEP_RETRY,
             summary="write what came of final events",
         )
 

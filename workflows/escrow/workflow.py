@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ApplicationError
 
 from workflows.search import STATUS, escrow_attributes, updates
 
@@ -30,7 +29,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.escrow.snapshot import EscrowSnapshot
     from activities.escrow.steps import EscrowActivities
-    from activities.failures import UNAVAILABLE, refusal_failure, refusal_of, step_failure, unavailable_failure
+    from activities.failures import refusal_failure, refusal_of, unavailable_failure
     from activities.messages import OriginMessage
     from domain.controls import FROZEN
     from domain.errors import Refusal, Unavailable
@@ -39,19 +38,13 @@ with workflow.unsafe.imports_passed_through():
     from workflows.limits import (
         FROZEN_PAUSE,
         FROZEN_PAUSE_MAX,
-        LOCAL_RETRY_THRESHOLD,
-        STEP_LIMIT,
-        STEP_RETRY,
-        STEP_TIMEOUT,
     )
+    from workflows.steps import outlast, run_step
 
 _Asked = CommandMessage | PassDeadlineMessage
 
 #: How long a run waits before it tries a deadline again that met a bug.
 _OVERDUE_PAUSE = timedelta(minutes=1)
-
-#: How long a run waits for an absent database between two rounds of attempts.
-_OUTAGE_PAUSE = timedelta(seconds=10)
 
 _COMMANDS_PER_RUN = 1_000
 
@@ -316,14 +309,10 @@ class EscrowWorkflow:
         )
 
     async def _open(self, at: datetime) -> EscrowSnapshot:
-        return await self._outlast(
-            lambda: workflow.execute_local_activity_method(
+        return await outlast(
+            lambda: run_step(
                 EscrowActivities.open,
                 RecordOpening(opening=self._opening, at=at),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
                 summary="record the escrow" if self._opening.terms is not None else "load the escrow",
             )
         )
@@ -342,31 +331,7 @@ class EscrowWorkflow:
             at=at,
             followed=followed,
         )
-        return await self._outlast(
-            lambda: workflow.execute_local_activity_method(
-                EscrowActivities.apply,
-                asked,
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
-                summary=f"{kind} by {by}",
-            )
-        )
-
-    async def _outlast(self, attempt: Callable[[], Awaitable[EscrowSnapshot]]) -> EscrowSnapshot:
-        """The step's answer. However long the database is away, it is waited for: what was accepted takes effect, and
-        no failed outcome is stored under an id that callers repeat. Raises its refusal, or the bug that it met."""
-        while True:
-            try:
-                return await attempt()
-            except FailureError as error:
-                failure = step_failure(error)
-            # Out here, so that a failure does not become its own cause.
-            if failure.type != UNAVAILABLE:
-                raise failure
-            workflow.logger.warning("a step waits for the database: %s", failure)
-            await workflow.sleep(_OUTAGE_PAUSE, summary="pause: the database does not answer")
+        return await outlast(lambda: run_step(EscrowActivities.apply, asked, summary=f"{kind} by {by}"))
 
     def _hold(self, snapshot: EscrowSnapshot) -> None:
         if not workflow.unsafe.is_replaying():

@@ -9,7 +9,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.failures import step_failure
     from activities.margin.messages import CheckMargin, CheckOutcome, RecordCheck
     from activities.margin.steps import MarginActivities
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+    from workflows.steps import run_step
 
 
 @workflow.defn
@@ -20,13 +20,9 @@ class MarginCheckWorkflow:
     async def run(self, request: CheckMargin) -> CheckOutcome:
         """What was found."""
         try:
-            outcome = await workflow.execute_local_activity_method(
+            outcome = await run_step(
                 MarginActivities.check,
                 RecordCheck(request=request, at=workflow.now()),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
                 summary="value the account and tell its user",
             )
         except FailureError as error:

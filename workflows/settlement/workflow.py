@@ -30,7 +30,8 @@ with workflow.unsafe.imports_passed_through():
         SettlementRun,
         TakeUpBatch,
     )
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+    from workflows.limits import STEP_RETRY
+    from workflows.steps import run_step
 
 #: One commit settles so many commands of the ledger's lane; fewer after a fault, until the faulty one stands alone.
 LEDGER_BATCH = 1_000
@@ -140,13 +141,9 @@ class SettlementWorkflow:
     async def _ledger_batch(self) -> bool:
         step = self._next_step("ledger")
         outcome = await self._outlast(
-            lambda: workflow.execute_local_activity_method(
+            lambda: run_step(
                 SettlementLedgerActivities.settle,
                 SettleBatch(tenant_id=self._tenant_id, step=step, at=workflow.now(), limit=self._limit),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
                 summary="settle commands on the ledger",
             ),
             on_fault=self._shrink,
@@ -158,13 +155,9 @@ class SettlementWorkflow:
     async def _escrow_batch(self) -> bool:
         taking, recording = self._next_step("escrow"), self._next_step("escrow")
         taken = await self._outlast(
-            lambda: workflow.execute_local_activity_method(
+            lambda: run_step(
                 SettlementEscrowActivities.take_up,
                 TakeUpBatch(tenant_id=self._tenant_id, step=taking, at=workflow.now(), limit=ESCROW_BATCH),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
                 summary="take commands on escrows up",
             )
         )
@@ -173,15 +166,11 @@ class SettlementWorkflow:
         delivered = await self._outlast(lambda: self._deliver(taken.sequences))
         if delivered.outcomes:
             outcome = await self._outlast(
-                lambda: workflow.execute_local_activity_method(
+                lambda: run_step(
                     SettlementEscrowActivities.record,
                     RecordBatch(
                         tenant_id=self._tenant_id, step=recording, at=workflow.now(), outcomes=delivered.outcomes
                     ),
-                    start_to_close_timeout=STEP_TIMEOUT,
-                    schedule_to_close_timeout=STEP_LIMIT,
-                    local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                    retry_policy=STEP_RETRY,
                     summary="write what came of commands on escrows",
                 )
             )

@@ -9,7 +9,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.failures import step_failure
     from activities.transfers.chain import ChainActivities
     from activities.transfers.messages import ChainOutcome, ChainRequest, RecordChain
-    from workflows.limits import LOCAL_RETRY_THRESHOLD, STEP_LIMIT, STEP_RETRY, STEP_TIMEOUT
+    from workflows.steps import run_step
 
 
 @workflow.defn
@@ -20,13 +20,9 @@ class TransferChainWorkflow:
     async def run(self, request: ChainRequest) -> ChainOutcome:
         """The chain that stands for the request."""
         try:
-            return await workflow.execute_local_activity_method(
+            return await run_step(
                 ChainActivities.post_chain,
                 RecordChain(request=request, at=workflow.now()),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
                 summary=f"book {len(request.links)} linked transfers",
             )
         except FailureError as error:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ApplicationError
 
 from workflows.search import STATUS, attributes, updates
 
 with workflow.unsafe.imports_passed_through():
-    from activities.failures import UNAVAILABLE, refusal_failure, refusal_of, step_failure, unavailable_failure
+    from activities.failures import refusal_failure, refusal_of, unavailable_failure
     from activities.messages import OriginMessage
     from activities.transfers.messages import (
         ApplyResolution,
@@ -37,18 +36,12 @@ with workflow.unsafe.imports_passed_through():
     from workflows.limits import (
         FROZEN_PAUSE,
         FROZEN_PAUSE_MAX,
-        LOCAL_RETRY_THRESHOLD,
-        STEP_LIMIT,
-        STEP_RETRY,
-        STEP_TIMEOUT,
     )
+    from workflows.steps import outlast, run_step
     from workflows.transfers.waiting import details, timer_summary
 
 #: How long a run waits before it tries an expiry again that met a bug.
 _OVERDUE_PAUSE = timedelta(minutes=1)
-
-#: How long a run waits for an absent database between two rounds of attempts.
-_OUTAGE_PAUSE = timedelta(seconds=10)
 
 _COMMANDS_PER_RUN = 1_000
 
@@ -231,14 +224,10 @@ class PendingTransferWorkflow:
         )
 
     async def _open(self, at: datetime) -> PendingSnapshot:
-        return await self._outlast(
-            lambda: workflow.execute_local_activity_method(
+        return await outlast(
+            lambda: run_step(
                 PendingTransferActivities.open,
                 RecordPending(opening=self._opening, at=at),
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
                 summary="set the money apart" if self._opening.terms is not None else "load the transfer",
             )
         )
@@ -254,31 +243,9 @@ class PendingTransferWorkflow:
             origin=origin,
             at=at,
         )
-        return await self._outlast(
-            lambda: workflow.execute_local_activity_method(
-                PendingTransferActivities.resolve,
-                asked,
-                start_to_close_timeout=STEP_TIMEOUT,
-                schedule_to_close_timeout=STEP_LIMIT,
-                local_retry_threshold=LOCAL_RETRY_THRESHOLD,
-                retry_policy=STEP_RETRY,
-                summary=f"{command.kind} the transfer",
-            )
+        return await outlast(
+            lambda: run_step(PendingTransferActivities.resolve, asked, summary=f"{command.kind} the transfer")
         )
-
-    async def _outlast(self, attempt: Callable[[], Awaitable[PendingSnapshot]]) -> PendingSnapshot:
-        """The step's answer. However long the database is away, it is waited for: what was accepted takes effect, and
-        no failed outcome is stored under an id that callers repeat. Raises its refusal, or the bug that it met."""
-        while True:
-            try:
-                return await attempt()
-            except FailureError as error:
-                failure = step_failure(error)
-            # Out here, so that a failure does not become its own cause.
-            if failure.type != UNAVAILABLE:
-                raise failure
-            workflow.logger.warning("a step waits for the database: %s", failure)
-            await workflow.sleep(_OUTAGE_PAUSE, summary="pause: the database does not answer")
 
     def _hold(self, snapshot: PendingSnapshot) -> None:
         before, after = self._transfer, snapshot.to_transfer()
