@@ -3,7 +3,7 @@
 A running workflow is rebuilt by replaying its history, so code that gives its commands in another order breaks the runs
 that are under way. A fingerprint makes such a change visible before a run meets it. What changes no command (a timeout,
 a summary, a method that only computes) leaves it as it is. Commands are looked for in the file that defines the
-workflow, where they belong.
+workflow, where they belong, and in ``workflows/steps.py``, which has what all of them share.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from workflows import steps
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = ROOT / "tests" / "histories" / "fingerprints.json"
@@ -52,6 +54,8 @@ _TARGETED = {
     "get_external_workflow_handle": "external workflow",
     "get_external_workflow_handle_for": "external workflow",
 }
+#: What all workflows share has a fingerprint of its own.
+_SHARED = steps.__name__
 _PLAIN = ("sleep", "continue_as_new", "upsert_search_attributes", "upsert_memo")
 _ASYNCIO_TIMERS = ("sleep", "wait_for", "timeout", "timeout_at")
 _HANDLERS = ("run", "update", "signal", "query")
@@ -63,8 +67,8 @@ _CALL = "call "
 
 
 def of_workflows(workflows: Iterable[type[Any]]) -> Fingerprints:
-    """The fingerprints of workflow classes, read from their source files."""
-    found: Fingerprints = {}
+    """The fingerprints of workflow classes, and of what they share, read from their source files."""
+    found: Fingerprints = {_SHARED: of_functions(Path(steps.__file__).read_text(encoding="utf-8"))}
     for workflow in workflows:
         path = inspect.getsourcefile(workflow)
         assert path is not None, f"{workflow.__name__} has a source file"
@@ -93,6 +97,18 @@ def of_source(source: str, class_name: str) -> Fingerprints:
         if name in reaching or handlers[name]
     }
     return {_type_name(classes[class_name]): dict(sorted(kept.items()))}
+
+
+def of_functions(source: str) -> dict[str, list[str]]:
+    """The commands of a module's functions, of those that give any."""
+    module = ast.parse(source)
+    found: dict[str, list[str]] = {}
+    for node in module.body:
+        if isinstance(node, _Function):
+            reader = _Reader(_imported(module), (), ())
+            reader.block(node.body)
+            found[node.name] = reader.found
+    return {name: lines for name, lines in found.items() if lines}
 
 
 def render(fingerprints: Fingerprints) -> str:
@@ -229,6 +245,10 @@ def _command(call: ast.Call, names: Mapping[str, str]) -> str | None:
     module, _, name = _dotted(call.func, names).rpartition(".")
     if module == "asyncio" and name in _ASYNCIO_TIMERS:
         return f"timer asyncio.{name}"
+    if module == _SHARED and name == steps.run_step.__name__:
+        return f"local activity {ast.unparse(call.args[0])}"
+    if module == _SHARED and name == steps.outlast.__name__:
+        return name
     if module != "temporalio.workflow":
         return None
     if name in _TARGETED:

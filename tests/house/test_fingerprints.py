@@ -16,6 +16,7 @@ STORY = """
 import asyncio
 from temporalio import workflow
 from temporalio.workflow import upsert_search_attributes as upsert
+from workflows.steps import outlast, run_step
 
 async def helper():
     await workflow.execute_activity("mail.send")
@@ -46,7 +47,8 @@ class StoryWorkflow(Base):
         self.stopped = True
 
     async def _step(self, order):
-        return await workflow.execute_local_activity_method(Steps.apply, order, summary="a step")
+        await workflow.execute_local_activity_method(Steps.apply, order, summary="a step")
+        return await outlast(lambda: run_step(Steps.record, order, summary="another"))
 
     async def _wait(self):
         try:
@@ -66,7 +68,7 @@ COMMANDS = {
     "_inherited": ["timer asyncio.sleep"],
     "_keep": ["upsert_search_attributes"],
     "_pay": ["update pay", "loop / call _step"],
-    "_step": ["local activity Steps.apply"],
+    "_step": ["local activity Steps.apply", "local activity Steps.record", "outlast"],
     "_wait": ["timer wait_condition", "except / child workflow Reminder.run", "except / call _inherited"],
     "helper": ["activity 'mail.send'"],
     "run": [
