@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.machine import Bridge, Machine
 
 EXAMPLES = int(os.environ.get("HOLDFAST_MODEL_EXAMPLES", "0"))
-SHORT = 60
+SHORT = 45
 STEPS = 40
 
 #: What a run must have met, or it shows less than it says.
