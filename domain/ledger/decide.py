@@ -58,7 +58,8 @@ def decide(
     """The balances that the posting touches, as it leaves them; refuses what they or the operators' controls forbid.
 
     ``balances`` are by (account, asset); an account that is missing has nothing. All legs count together: within a
-    posting money may be spent that arrives by it.
+    posting money may be spent that arrives by it. Where money is missing that is what is told, also of amounts that
+    would be too large elsewhere.
     """
     changes = check(posting)
     if posting.kind not in MIRRORED:
@@ -68,10 +69,13 @@ def decide(
     for key, (available, held) in changes.items():
         before = balances.get(key) or Balance()
         balance = Balance(before.available_minor + available, before.held_minor + held)
-        _check_balance(key, before, balance)
+        _check_funds(key, before, balance)
         if limited and (limits := controls.limits.get(key)) is not None:
             _check_limits(key, before, balance, limits)
         after[key] = balance
+    for (account, _), balance in after.items():
+        if abs(balance.available_minor) > MAX_MINOR or balance.held_minor > MAX_MINOR:
+            raise Refusal("balance_too_large", f"the balance of {account} would exceed 2**256 - 1 minor units")
     return after
 
 
@@ -86,10 +90,8 @@ def check_frozen(freezes: Freezes, touched: Mapping[tuple[str, str], object]) ->
             raise Refusal("asset_frozen", f"the asset {asset} is frozen")
 
 
-def _check_balance(key: tuple[str, str], before: Balance, after: Balance) -> None:
+def _check_funds(key: tuple[str, str], before: Balance, after: Balance) -> None:
     account, asset = key
-    if abs(after.available_minor) > MAX_MINOR or after.held_minor > MAX_MINOR:
-        raise Refusal("balance_too_large", f"the balance of {account} would exceed 2**256 - 1 minor units")
     if after.held_minor < 0:
         taken = before.held_minor - after.held_minor
         raise Refusal("hold_exhausted", f"{account} has {before.held_minor} on hold in {asset}, not {taken}")

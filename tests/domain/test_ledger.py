@@ -134,6 +134,22 @@ def test_balances_stay_within_what_is_stored() -> None:
 
 
 @pytest.mark.parametrize(
+    ("legs", "balances"),
+    [
+        ((free("beate", -MAX_MINOR), held("beate", MAX_MINOR)), {("beate", "ETH"): Balance(1, 1)}),
+        (
+            (free("simon", 2), free("beate", -2)),
+            {("simon", "ETH"): Balance(MAX_MINOR - 1), ("beate", "ETH"): Balance(1)},
+        ),
+    ],
+)
+def test_money_that_is_missing_is_told_before_what_would_be_too_much(
+    legs: tuple[Leg, ...], balances: dict[tuple[str, str], Balance]
+) -> None:
+    assert refusal_of(posting(*legs), balances) == "insufficient_funds"
+
+
+@pytest.mark.parametrize(
     ("amount", "code"), [(0, "amount_invalid"), (-1, "amount_invalid"), (MAX_MINOR + 1, "amount_too_large")]
 )
 def test_amounts_that_are_refused(amount: int, code: str) -> None:
