@@ -6,15 +6,12 @@ A run is the same every time; ``HOLDFAST_MODEL_EXAMPLES=500`` makes a longer one
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from activities.chain.following import STRANGE_LOOKS, Follower
 from activities.chain.ports import Lane
@@ -30,8 +27,8 @@ from domain.errors import Unavailable
 from tests.chain.model import ModelChain, ModelDesk
 from tests.chain.watching import as_told, cursor, expected, register, replayed, rows, told
 from tests.model.machine import Bridge
+from tests.playing import EXAMPLES, play
 
-EXAMPLES = int(os.environ.get("HOLDFAST_MODEL_EXAMPLES", "0"))
 SHORT, STEPS = 15, 30
 #: What a run must have met, or it shows less than it says.
 MET = {"reorg", "reorg while fetching", "lag", "restart", "rewind", "filled", "away", "race", "final"}
@@ -208,27 +205,8 @@ class Machine(RuleBasedStateMachine):
         await self.doorbell.close()
 
 
-@pytest.mark.timeout(120 + 5 * EXAMPLES)
+@pytest.mark.timeout(300 + 5 * EXAMPLES)
 def test_what_is_here_and_what_was_told_is_the_truth(database_url: str) -> None:
-    chosen = random.SystemRandom().getrandbits(32) if EXAMPLES else 0
-    print(f"following: {EXAMPLES or SHORT} examples, seed {chosen}")  # noqa: T201 - to be repeated by
     with Chained(database_url) as bridge:
-
-        @seed(chosen)
-        def machine() -> Machine:
-            return Machine(bridge)
-
-        run_state_machine_as_test(
-            machine,  # type: ignore[arg-type] # a factory will do
-            settings=settings(
-                max_examples=EXAMPLES or SHORT,
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                print_blob=True,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        play("following", lambda: Machine(bridge), bridge.met, MET, short=SHORT, steps=STEPS)
         print(bridge.report())  # noqa: T201 - what the run was worth
-        if not 0 < EXAMPLES < SHORT:
-            assert bridge.met.keys() >= MET

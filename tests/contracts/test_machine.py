@@ -6,13 +6,11 @@ what it holds and what it owes. ``HOLDFAST_MODEL_EXAMPLES=500`` makes a longer r
 
 from __future__ import annotations
 
-import os
-import random
 from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -20,13 +18,12 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from tests.contracts.desk import ARBITER, BUYER, COIN, NOBODY, SELLER, Ask, Desk, Told
 from tests.contracts.oracle import Oracle
+from tests.playing import EXAMPLES, play
 
-EXAMPLES = int(os.environ.get("HOLDFAST_MODEL_EXAMPLES", "0"))
 SHORT = 30
 STEPS = 25
 SILENT = 1
@@ -214,26 +211,7 @@ def test_contract_and_model_agree_after_every_step(deployed: Desk) -> None:
             (token.functions.behave(habit, NOBODY, b""), deployed.stranger),
         ):
             assert deployed.chain.send(call, by).refusal is None
-    chosen = random.SystemRandom().getrandbits(32) if EXAMPLES else 0
-    print(f"contract: {EXAMPLES or SHORT} examples, seed {chosen}")  # noqa: T201 - to be repeated by
-
-    @seed(chosen)
-    def machine() -> Machine:
-        return Machine(deployed, tokens, met)
-
-    run_state_machine_as_test(
-        machine,  # type: ignore[arg-type] # a factory will do
-        settings=settings(
-            max_examples=EXAMPLES or SHORT,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            print_blob=True,
-            # Making a failure smaller takes minutes; a long run has them.
-            phases=set(Phase) if EXAMPLES else {Phase.generate},
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    # Making a failure smaller takes minutes; a long run has them.
+    phases = tuple(Phase) if EXAMPLES else (Phase.generate,)
+    play("contract", lambda: Machine(deployed, tokens, met), met, MET, short=SHORT, steps=STEPS, phases=phases)
     print("\n".join(f"{count:>5} {what}" for what, count in sorted(met.items())))  # noqa: T201 - what it was worth
-    if not 0 < EXAMPLES < SHORT:
-        assert met.keys() >= MET

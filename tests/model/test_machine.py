@@ -6,16 +6,11 @@ every time; ``HOLDFAST_MODEL_EXAMPLES=500`` makes a longer one with a fresh seed
 
 from __future__ import annotations
 
-import os
-import random
-
 import pytest
-from hypothesis import HealthCheck, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import Bridge, Machine
+from tests.playing import EXAMPLES, play
 
-EXAMPLES = int(os.environ.get("HOLDFAST_MODEL_EXAMPLES", "0"))
 SHORT = 45
 STEPS = 40
 
@@ -29,38 +24,10 @@ MET = {
     "refund: amount_exceeds_remaining",
 }
 OUTCOMES_MIN = 100
-#: What is drawn also depends on which modules are loaded, so a run that has not met all of it plays on.
-ROUNDS_MAX = 3
 
 
 @pytest.mark.timeout(900 + 5 * EXAMPLES)
 def test_everything_agrees_with_the_model_after_every_step(database_url: str) -> None:
-    chosen = random.SystemRandom().getrandbits(32) if EXAMPLES else 0
-    print(f"model: {EXAMPLES or SHORT} examples, seed {chosen}")  # noqa: T201 - to be repeated by
     with Bridge(database_url) as bridge:
-        for more in range(ROUNDS_MAX):
-            _play(bridge, chosen + more)
-            if bridge.met.keys() >= MET and len(bridge.met) >= OUTCOMES_MIN:
-                break
+        play("model", lambda: Machine(bridge), bridge.met, MET, short=SHORT, steps=STEPS, kinds_min=OUTCOMES_MIN)
         print(bridge.report())  # noqa: T201 - what the run was worth
-        if not 0 < EXAMPLES < SHORT:
-            assert bridge.met.keys() >= MET
-            assert len(bridge.met) >= OUTCOMES_MIN
-
-
-def _play(bridge: Bridge, chosen: int) -> None:
-    @seed(chosen)
-    def machine() -> Machine:
-        return Machine(bridge)
-
-    run_state_machine_as_test(
-        machine,  # type: ignore[arg-type] # a factory will do
-        settings=settings(
-            max_examples=EXAMPLES or SHORT,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
