@@ -27,6 +27,8 @@ FINALITY_BLOCKS = 70
 REORG_BLOCKS = 40
 ETH = 10**18
 SMALL = ETH // 10
+#: Against three ether that is well, against one it is a margin call, whatever an ether costs.
+BORROWED_ETH = Decimal("0.7667")
 
 #: The contract's states by the bit that it shows, as the desk calls them.
 _STATES = ("created", "funded", "approved", "disputed", "completed", "refunded", "cancelled", "expired")
@@ -105,8 +107,9 @@ class Story:
         self._chain.mine(FINALITY_BLOCKS)
         self._until("it is funded here", lambda: self._here(escrow)["status"] == "funded")
         self._say(f"{self._here(escrow)['workflow_id']} is [bold]funded[/]")
-        self._step("the buyer borrows 2,300 USDC against 1 ETH of its own and the 2 ETH in escrow")
-        self._health(2_300)
+        debt = self._worth(BORROWED_ETH)
+        self._step(f"the buyer borrows {debt:,} USDC against 1 ETH of its own and the 2 ETH in escrow")
+        self._health(debt)
         return escrow
 
     def _reorganised(self) -> tuple[str, str]:
@@ -207,6 +210,11 @@ class Story:
         positions = {"collateral_positions": {"ETH": 1}, "borrow_positions": {"USDC": debt} if debt else {}}
         found = self._desk.post("/margin/health", {"user_id": self._parties.buyer, **positions})
         self._say(f"margin: {found['status']}, health {found['health_score'] or 'without debt'}")
+
+    def _worth(self, ether: Decimal) -> int:
+        """So much ether in whole USDC, at the desk's prices."""
+        dollars, coin = (Decimal(self._desk.get(f"/prices/{asset}")["mid"]) for asset in ("ETH", "USDC"))
+        return int(ether * dollars / coin)
 
     def _state(self) -> Any:
         return self._desk.get(f"/chain/relayers/{self._relayer}")
