@@ -27,8 +27,8 @@ FINALITY_BLOCKS = 70
 REORG_BLOCKS = 40
 ETH = 10**18
 SMALL = ETH // 10
-#: Against three ether that is well, against one it is a margin call, whatever an ether costs.
-BORROWED_ETH = Decimal("0.7667")
+#: Against three ether that is well, against a little more than one it is a margin call, whatever an ether costs.
+BORROWED_ETH = Decimal("0.8")
 
 #: The contract's states by the bit that it shows, as the desk calls them.
 _STATES = ("created", "funded", "approved", "disputed", "completed", "refunded", "cancelled", "expired")
