@@ -42,6 +42,12 @@ class Dues:
         finally:
             self._waiting.pop(whom, None)
 
+    async def rest(self) -> None:
+        """Return when nobody looks any more, or somebody waits again: so no look outlives the last who waited, and
+        finds its database closed."""
+        while not self._waiting and self._looking is not None and not self._looking.done():
+            await asyncio.wait([self._looking], timeout=self._look_seconds)
+
     async def _look(self) -> None:
         """Until nobody waits."""
         while self._waiting:

@@ -50,7 +50,10 @@ class WebhookActivities:
         whom = (turn.tenant_id, turn.subscription_id)
         notes = Notes(self._engine, self._doorbell, whom, give_up_seconds=self._pace.lease_seconds)
         async with _heartbeats():
-            done = await Lane(self._engine, self._outward, self._dues, notes, self._pace, whom).run()
+            try:
+                done = await Lane(self._engine, self._outward, self._dues, notes, self._pace, whom).run()
+            finally:
+                await self._dues.rest()
             if done.next_at is None:
                 await self._cancel_deleted(*whom)
         return done

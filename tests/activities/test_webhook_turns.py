@@ -155,6 +155,15 @@ async def test_who_asks_to_be_left_alone_is(
     assert timedelta(0) <= done.next_at - before - timedelta(seconds=pause) < timedelta(seconds=5)
 
 
+async def test_nothing_of_a_turn_outlives_it(hooks: Hooks, receiver: Vendor) -> None:
+    """While an answer is awaited, it is looked for more that is due; whoever closes the database then finds it free."""
+    hook = await hooks.subscribe(receiver.url)
+    receiver.answer = lambda _: Reply(silent=True)
+    await hooks.tell(event(1))
+    assert (await hooks.turn(hook)).failed == 1
+    assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("webhooks")] == []
+
+
 async def test_after_the_pause_it_is_looked_at_whatever_waits_longer(hooks: Hooks, receiver: Vendor) -> None:
     """What comes just behind the wake does not wake it again, and does not wait for the attempt after many failures."""
     hook = await hooks.subscribe(receiver.url)

@@ -51,7 +51,7 @@ async def test_processes_share_one_budget(engine: AsyncEngine) -> None:
     until = monotonic() + seconds
     counts = await asyncio.gather(*(taken(one, Lane.JOB, until) for one in processes))
     most = PER_SECOND * (seconds + BURST_SECONDS)
-    assert 0.2 * PER_SECOND * seconds <= sum(counts) <= most, counts
+    assert 0.5 * PER_SECOND * seconds <= sum(counts) <= most, counts
 
 
 async def test_the_live_end_goes_first(engine: AsyncEngine) -> None:
@@ -76,7 +76,7 @@ async def test_what_is_larger_than_the_budget_is_paid_bit_by_bit(engine: AsyncEn
         began = monotonic()
         await one.take(200, lane)
         # The burst is there at once, the rest comes.
-        assert 0.45 <= monotonic() - began < 10
+        assert 0.45 <= monotonic() - began < 1.5
 
 
 async def test_jobs_leave_a_reserve(engine: AsyncEngine) -> None:

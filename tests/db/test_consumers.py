@@ -258,11 +258,11 @@ async def test_a_holder_that_fell_silent_loses_the_lock(feeds: Feeds, monkeypatc
 
 
 async def test_a_holder_that_speaks_keeps_the_lock(feeds: Feeds, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leadership, "SILENCE_SECONDS", 3)
+    monkeypatch.setattr(leadership, "SILENCE_SECONDS", 1)
     monkeypatch.setattr(leadership, "BEAT_SECONDS", 0.2)
     holder, other = Leadership(feeds.url, NAME), Leadership(feeds.url, NAME)
     assert await holder.take()
-    await asyncio.sleep(4)
+    await asyncio.sleep(2)
     assert holder.held
     assert not await other.take()
     await holder.release()

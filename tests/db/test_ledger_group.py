@@ -195,9 +195,9 @@ async def test_tenants_do_not_wait_for_one_another(
         stuck = asyncio.create_task(parties.post(arrives("alice", 1)))
         theirs = Counterparties(tenants_engine, other)
         theirs.group = parties.group
-        await asyncio.wait_for(theirs.post(arrives("alice", 7)), 20)
+        await asyncio.wait_for(theirs.post(arrives("alice", 7)), 3)
         assert not stuck.done()
-    await asyncio.wait_for(stuck, 20)
+    await asyncio.wait_for(stuck, 5)
     assert (await parties.available("alice"), await theirs.available("alice")) == (2, 7)
 
 

@@ -180,7 +180,7 @@ async def test_a_broker_that_is_down_delays_publication_and_nothing_else(
     async with running(Relay(feeds.engine, feeds.url, consumers=beside, poll_seconds=0.1)):
         for number in range(5):
             told = await feeds.tell("escrow:1", number)
-            await eventually(lambda told=told: feeds.sees(told), limit_seconds=10)  # type: ignore[misc]
+            await eventually(lambda told=told: feeds.sees(told), limit_seconds=2)  # type: ignore[misc]
         await eventually(lambda: stands_at(feeds, 5, "beside"))
         assert await stands_at(feeds, 0)
 

@@ -24,7 +24,7 @@ from tests.commands import command, read, take
 SETTLED = Outcome(CommandStatus.SETTLED)
 REJECTED = Outcome(CommandStatus.REJECTED, "insufficient_funds", "no")
 #: The wrong index makes it tens of seconds; the right one some milliseconds.
-LANE_SECONDS = 20.0
+LANE_SECONDS = 4.0
 
 
 async def run(engine: AsyncEngine, tenant: UUID, query: str, **parameters: Any) -> list[Any]:

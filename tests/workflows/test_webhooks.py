@@ -52,11 +52,12 @@ async def test_an_event_that_comes_meanwhile_does_not_wait_for_the_next_attempt(
     desk: Desk, receiver: Vendor, temporal: Client, engine: AsyncEngine
 ) -> None:
     hook = await subscribe(desk.engine, desk.tenant, receiver.url, "ledger.*")
-    receiver.answer = lambda _: Reply(b"", 500, {"Retry-After": "600"})
+    receiver.answer = lambda _: Reply(b"", 429, {"Retry-After": "1"})
     await desk.deposit(BUYER, 5)
     run = temporal.get_workflow_handle(webhook_workflow_id(hook.id))
 
     async def put_off() -> bool:
+        """As after many failures; the run learns of it when its timer fires, or before."""
         return bool(await move(engine, hook.id, "WHERE failures = 1", "1 hour"))
 
     await eventually(put_off)
