@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 #: A long run, with a fresh seed; 0 for the short one, which is the same every time.
 EXAMPLES = int(os.environ.get("HOLDFAST_MODEL_EXAMPLES", "0"))
-#: What is drawn is not the same in every process (loaded modules have a say), so a run that has not met all plays on.
+#: The same seed was seen to draw other stories in another process: a run that has not met everything plays on.
 ROUNDS_MAX = 3
 
 

@@ -30,7 +30,7 @@ OutcomeT = TypeVar("OutcomeT")
 #: How long a caller of the API waits for an outcome before it is told to ask again.
 ANSWER_LIMIT_SECONDS = 15.0
 QUERY_LIMIT = timedelta(seconds=5)
-CONNECT_LIMIT = timedelta(seconds=10)
+CONNECT_LIMIT = timedelta(seconds=5)
 
 #: How often a command is sent again to a run that is being renewed, and the pause between.
 RENEWALS_MAX = 50

@@ -11,7 +11,7 @@ import pytest
 from tests.model.machine import Bridge, Machine
 from tests.playing import EXAMPLES, play
 
-SHORT = 45
+SHORT = 60
 STEPS = 40
 
 #: What a run must have met, or it shows less than it says.

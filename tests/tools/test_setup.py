@@ -86,61 +86,6 @@ def test_make_help_lists_every_target() -> None:
     assert [line.split()[1] for line in said.splitlines()] == phony
 
 
-ENDED = "=== {} in 891.20s (0:14:51) ===\nmake: *** [Makefile:32: test] Error {}\n"
-
-
-@pytest.mark.parametrize(
-    ("said", "asked_again"),
-    [
-        (ENDED.format("2 failed, 4532 passed", 1), True),
-        (ENDED.format("1 failed, 4530 passed, 2 skipped, 1 warning", 1), True),
-        (ENDED.format("4 failed, 4532 passed", 1), False),
-        (ENDED.format("1 failed, 4532 passed, 1 error", 1), False),
-        (ENDED.format("4534 passed, 1 error", 1), False),
-        (ENDED.format("1 failed, 4310 passed", 2), False),
-        ("make: *** [Makefile:32: check] Error 1\n", False),
-    ],
-)
-@pytest.mark.parametrize("passes_alone", [True, False])
-def test_ci_asks_again_only_for_a_few_failures_of_a_whole_run(
-    machine: Path, said: str, asked_again: bool, passes_alone: bool
-) -> None:
-    stand_in(machine, "make", f"[ \"$*\" = test ] || exit 9\nprintf '%s' '{said}'\nexit 2")
-    (machine / ".venv" / "bin").mkdir(parents=True)
-    stand_in(machine, "python", f'echo "again: $*"\nexit {int(not passes_alone)}')
-    (machine / ".venv" / "bin" / "python").symlink_to(machine / "bin" / "python")
-    done = ci(machine)
-    assert (done.returncode == 0) is (asked_again and passes_alone)
-    assert ("again: -m pytest --last-failed" in done.stdout) is asked_again
-    assert ("ci: FLAKY" in done.stdout) is (asked_again and passes_alone)
-
-
-def test_ci_runs_make_test(machine: Path) -> None:
-    stand_in(machine, "make", '[ "$*" = test ] || exit 9')
-    done = ci(machine)
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def stand_in(machine: Path, name: str, script: str) -> None:
-    program = machine / "bin" / name
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-
-
-def ci(machine: Path) -> subprocess.CompletedProcess[str]:
-    """What CI runs, where everything is installed already."""
-    (machine / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci" / "run", machine / ".ci")
-    for program in ("node", "npm"):
-        stand_in(machine, program, "exit 0")
-    stand_in(machine, "dpkg-query", "echo install ok installed")
-    for program in ("bash", "env", "grep", "mktemp", "tee"):
-        (machine / "bin" / program).symlink_to(str(shutil.which(program)))
-    return subprocess.run(
-        [machine / ".ci" / "run"],
-        env={"PATH": str(machine / "bin"), "TMPDIR": str(machine)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def test_ci_runs_make_test() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in lines if "make" in line and not line.startswith("#")] == ["exec make test"]

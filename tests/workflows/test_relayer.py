@@ -14,6 +14,7 @@ from db.engine import tenant_transaction, transaction
 from db.ids import new_id
 from db.outbox import SETTLEMENT_TOPIC, OutboxEvent
 from domain.chain import Source
+from domain.chain.addresses import write_address
 from domain.chain.following import Ask
 from domain.errors import Refusal
 from domain.ids import relayer_workflow_id
@@ -43,7 +44,16 @@ class Relayed:
 
     async def registered(self) -> None:
         """As the API tells it."""
-        data = {"relayer_id": self.source.relayer_id}
+        source = self.source
+        data = {
+            "relayer_id": source.relayer_id,
+            "chain": source.chain,
+            "network": source.network,
+            "addresses": [write_address(source.kind, source.network, address) for address in source.addresses],
+            "start_block": source.start_block,
+            "follow_from": source.start_block,
+            "settles": source.settles,
+        }
         subject = relayer_workflow_id(self.source.relayer_id)
         event = OutboxEvent(new_id(), SETTLEMENT_TOPIC, "chain.source_registered", subject, now(), data)
         async with tenant_transaction(self.tenants, self.tenant) as connection:

@@ -33,10 +33,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.failures import refusal_failure, refusal_of, step_failure, unavailable_failure
     from domain.chain.jobs import OVER, WORKING, JobStatus, command
     from domain.errors import Refusal, Unavailable
-    from workflows.limits import (
-        CHAIN_RETRY,
-        backfill_queue,
-    )
+    from workflows.limits import CHAIN_RETRY, backfill_queue
     from workflows.steps import run_step
 
 #: Chunks of a job that are under way at once.

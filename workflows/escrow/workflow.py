@@ -35,10 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from domain.errors import Refusal, Unavailable
     from domain.escrow import CLOSED, CODES, Deadline, Escrow, next_deadline
     from workflows.escrow.waiting import Waiting, details, short, timer_summary, waiting
-    from workflows.limits import (
-        FROZEN_PAUSE,
-        FROZEN_PAUSE_MAX,
-    )
+    from workflows.limits import FROZEN_PAUSE, FROZEN_PAUSE_MAX
     from workflows.steps import outlast, run_step
 
 _Asked = CommandMessage | PassDeadlineMessage

@@ -33,10 +33,7 @@ with workflow.unsafe.imports_passed_through():
     from domain.controls import FROZEN
     from domain.errors import Refusal, Unavailable
     from domain.transfers import CODES, PendingTransfer, TransferStatus, resolve
-    from workflows.limits import (
-        FROZEN_PAUSE,
-        FROZEN_PAUSE_MAX,
-    )
+    from workflows.limits import FROZEN_PAUSE, FROZEN_PAUSE_MAX
     from workflows.steps import outlast, run_step
     from workflows.transfers.waiting import details, timer_summary
 
